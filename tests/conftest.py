@@ -1,0 +1,49 @@
+"""What every test shares: the real data beside the repository, and no silent skips in continuous integration."""
+
+import os
+from pathlib import Path
+
+# Before anything imports torch, and for subprocesses too: sums in one order, and parallel tests do not fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ``shared`` with real data: $POCKETVISION_SHARED, or beside the repository.
+
+    Where it is absent the test is skipped; with CI=true it fails.
+    """
+    folder = Path(os.environ.get("POCKETVISION_SHARED") or ROOT.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"{folder} holds no real data; put it there, or name its folder in POCKETVISION_SHARED")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """With CI=true a skipped test is a failed one."""
+    return _no_skip_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """The same for a whole file that skips itself."""
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report):
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI=true does not allow: {report.longrepr}"
+    return report
