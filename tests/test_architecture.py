@@ -11,9 +11,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
-HEAVY = {
-    "torch", "torchvision", "timm", "torchmetrics", "onnx", "onnxruntime", "onnxscript", "sklearn", "matplotlib", "PIL", "numpy",
-}  # fmt: skip
+HEAVY = set(
+    [
+        "torch",
+        "torchvision",
+        "timm",
+        "torchmetrics",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "sklearn",
+        "matplotlib",
+        "PIL",
+        "numpy",
+    ]
+)
 CLI_OPTIONS = Path(__file__).with_name("cli_options.txt")
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # Written in parts, so that this file does not contain them.
@@ -58,8 +70,9 @@ def test_import_is_light(module: str):
 
 def command_lines() -> Iterator[str]:
     """Each command of the command line with its arguments and options, one line each."""
-    from pocketvision.app.cli import app
     from typer.main import get_command
+
+    from pocketvision.app.cli import app
 
     group = get_command(app)
     for name, command in sorted(getattr(group, "commands", {}).items()):

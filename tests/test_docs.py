@@ -58,8 +58,9 @@ def test_python_blocks_run(page: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_shell_commands_parse(line: str):
-    from pocketvision.app.cli import app
     from typer.main import get_command
+
+    from pocketvision.app.cli import app
 
     name, *arguments = shlex.split(line)[1:] or ["--help"]
     if name == "--help":
