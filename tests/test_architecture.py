@@ -11,21 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
-HEAVY = set(
-    [
-        "torch",
-        "torchvision",
-        "timm",
-        "torchmetrics",
-        "onnx",
-        "onnxruntime",
-        "onnxscript",
-        "sklearn",
-        "matplotlib",
-        "PIL",
-        "numpy",
-    ]
-)
+HEAVY = {"torch", "torchvision", "timm", "torchmetrics", "onnx", "onnxruntime", "onnxscript", "sklearn", "matplotlib"}
+HEAVY |= {"numpy", "PIL"}
 CLI_OPTIONS = Path(__file__).with_name("cli_options.txt")
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # Written in parts, so that this file does not contain them.
