@@ -1,0 +1,25 @@
+"""A table of rows -> a backbone: [B, 3, H, W] -> {stride: features}."""
+
+from torch import Tensor, nn
+
+from ..spec.model import BackboneSpec
+from .blocks import build_row
+
+
+class Backbone(nn.Module):
+    """The rows of ``spec`` in order; ``rows[i]`` is the module of row i."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        rows = zip(spec.rows, spec.inputs(), strict=True)
+        self.rows = nn.ModuleList(build_row(spec, row, c_in) for row, c_in in rows)
+        self.strides = [row.stride for row in spec.rows]
+
+    def forward(self, x_BCHW: Tensor) -> dict[int, Tensor]:
+        """[B, 3, H, W] -> the last features at each total stride, {stride: [B, C, H / stride, W / stride]}."""
+        features, total = dict[int, Tensor](), 1
+        for row, stride in zip(self.rows, self.strides, strict=True):
+            x_BCHW = row(x_BCHW)
+            total *= stride
+            features[total] = x_BCHW
+        return features

@@ -1,0 +1,128 @@
+"""Parameters, multiply-adds and activations from the rows alone: no torch, microseconds.
+
+Multiply-adds count convolutions and fully-connected layers only, SE and classifier included: the
+convention that reproduces the papers (FACTS, head note).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .model import BackboneSpec, ModelSpec
+from .rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv, Row, SqueezeExcite
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a row or a network costs for one image.
+
+    ``params`` and ``madds`` are counts; ``activations`` is the number of elements that its layers write
+    (multiply by bytes per element for memory traffic); ``out_shape`` is (channels, height, width).
+    """
+
+    params: int
+    madds: int
+    activations: int
+    out_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """Totals of a network and the cost of each of its rows, the head last."""
+
+    params: int
+    madds: int
+    activations: int
+    rows: tuple[Cost, ...]
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Adds up layers as a row lays them down, following the feature map's size."""
+
+    channels: int
+    height: int
+    width: int
+    folded: bool
+    params: int = 0
+    madds: int = 0
+    activations: int = 0
+
+    def conv(self, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, norm: bool = True) -> None:
+        """A convolution with BatchNorm (two parameters per channel; one, the bias, when folded or ``norm=False``)."""
+        self.height, self.width = -(-self.height // stride), -(-self.width // stride)
+        weights = self.channels // groups * out * kernel**2
+        self.params += weights + (2 * out if norm and not self.folded else out)
+        self.madds += weights * self.height * self.width
+        self.activations += out * self.height * self.width
+        self.channels = out
+
+    def squeeze_excite(self, se: SqueezeExcite | None, c_in: int) -> None:
+        """Pool, two 1x1 convolutions with bias; the multiply writes the map again."""
+        if se:
+            squeezed, channels = se.channels(c_in, self.channels), self.channels
+            self.params += 2 * squeezed * channels + squeezed + channels
+            self.madds += 2 * squeezed * channels
+            self.activations += squeezed + channels * (1 + self.height * self.width)
+
+    def mobileone(self, row: MobileOneConv, out: int, kernel: int, stride: int, depthwise: bool) -> None:
+        """Parallel branches while training, one convolution when folded."""
+        c_in, before = self.channels, (self.height, self.width)
+        groups = c_in if depthwise else 1
+        self.conv(out, kernel, stride, groups)
+        if not self.folded:
+            extra = [kernel] * (row.branches - 1) + ([1] if kernel > 1 else [])
+            for size in extra:
+                self.channels, (self.height, self.width) = c_in, before
+                self.conv(out, size, stride, groups)
+            if stride == 1 and c_in == out:
+                self.params += 2 * out
+                self.activations += out * self.height * self.width
+        self.squeeze_excite(row.se, c_in)
+
+    def row(self, row: Row) -> None:
+        """The layers of one row."""
+        c_in = self.channels
+        match row:
+            case MobileOneBlock():
+                self.mobileone(row, c_in, row.kernel, row.stride, depthwise=True)
+                self.mobileone(row, row.out, 1, 1, depthwise=False)
+            case MobileOneConv():
+                self.mobileone(row, row.out, row.kernel, row.stride, depthwise=False)
+            case Conv():
+                self.conv(row.out, row.kernel, row.stride)
+            case DepthwiseSeparable():
+                self.conv(c_in, row.kernel, row.stride, groups=c_in)
+                self.conv(row.out)
+            case InvertedResidual():
+                if row.has_expansion(c_in):
+                    self.conv(row.expand)
+                self.conv(row.expand, row.kernel, row.stride, groups=row.expand)
+                self.squeeze_excite(row.se, c_in)
+                self.conv(row.out)
+
+    def totals(self) -> Cost:
+        return Cost(self.params, self.madds, self.activations, (self.channels, self.height, self.width))
+
+
+def row_costs(backbone: BackboneSpec, size: tuple[int, int]) -> tuple[Cost, ...]:
+    """Cost of each row of a backbone for an input of ``size`` (height, width)."""
+    costs, shape = list[Cost](), (backbone.in_channels, *size)
+    for row in backbone.rows:
+        counter = _Counter(*shape, folded=backbone.folded)
+        counter.row(row)
+        costs.append(counter.totals())
+        shape = costs[-1].out_shape
+    return tuple(costs)
+
+
+def cost(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> ModelCost:
+    """Cost of a network for one image of ``size`` pixels (side, or height and width); its own size by default."""
+    side = size or spec.preprocessing.size
+    rows = row_costs(spec.backbone, (side, side) if isinstance(side, int) else side)
+    head = spec.head
+    widths = [width for width in (spec.backbone.out_channels, head.hidden, head.classes) if width]
+    weights = sum(a * b for a, b in pairwise(widths))
+    rows += (Cost(weights + sum(widths[1:]), weights, sum(widths), (head.classes, 1, 1)),)
+    return ModelCost(
+        sum(row.params for row in rows), sum(row.madds for row in rows), sum(row.activations for row in rows), rows
+    )

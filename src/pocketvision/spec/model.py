@@ -1,0 +1,157 @@
+"""``ModelSpec``: a whole network as frozen data, and its JSON."""
+
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from ..errors import ConfigurationError, nearest
+from .heads import ClassifierHead, Head
+from .rows import (
+    Conv,
+    DepthwiseSeparable,
+    InvertedResidual,
+    MobileOneBlock,
+    MobileOneConv,
+    Row,
+    SqueezeExcite,
+    check_choice,
+    check_positive,
+)
+
+Padding = Literal["symmetric", "same"]
+Interpolation = Literal["bilinear", "bicubic"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From an RGB image to the network's input: resize the short side to ``resize`` pixels (antialiased),
+    cut the central ``size`` x ``size`` square, divide by 255, subtract ``mean``, divide by ``std``."""
+
+    size: int = 224
+    resize: int = 256
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        check_positive(size=self.size, resize=self.resize)
+        check_choice("Preprocessing.interpolation", self.interpolation, Interpolation)
+        if self.resize < self.size:
+            raise ConfigurationError(
+                f"resize={self.resize} is smaller than size={self.size}; nearest valid: {self.size}"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigurationError(f"mean={self.mean} and std={self.std} must be three numbers each, std above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """A table of rows with what holds for all of them.
+
+    ``padding``: "symmetric" (PyTorch) or "same" (TensorFlow's, needed by weights of that origin).
+    ``expansion``: whether the table's expansions are ratios of the input (MobileNetV2, MnasNet) or channel
+    numbers of their own (MobileNetV3): only for the latter do the two width rules differ (FACTS A7).
+    ``folded``: BatchNorm and branches are already merged into plain convolutions with bias.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    padding: Padding = "symmetric"
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+    expansion: Literal["ratio", "channels"] = "ratio"
+    folded: bool = False
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_choice("BackboneSpec.padding", self.padding, Padding)
+        check_choice("BackboneSpec.expansion", self.expansion, Literal["ratio", "channels"])
+        check_positive(in_channels=self.in_channels)
+        if not self.rows:
+            raise ConfigurationError(f"backbone {self.name!r} has no rows; give at least one")
+        if self.padding == "same" and any(isinstance(row, MobileOneConv) for row in self.rows):
+            # a strided 3x3 window then starts where the 1x1 branch samples, so the two no longer share a centre
+            raise ConfigurationError('MobileOne rows cannot have padding="same"; nearest valid: "symmetric"')
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last row."""
+        return self.rows[-1].out
+
+    def inputs(self) -> tuple[int, ...]:
+        """Input channels of each row."""
+        return (self.in_channels, *(row.out for row in self.rows[:-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Backbone, head, preprocessing and class names: everything that a checkpoint must say of its network."""
+
+    backbone: BackboneSpec
+    head: Head
+    preprocessing: Preprocessing = Preprocessing()
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.labels and len(self.labels) != self.head.classes:
+            raise ConfigurationError(
+                f"{len(self.labels)} labels for {self.head.classes} classes; give one label per class, or none"
+            )
+
+
+KINDS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        ModelSpec,
+        BackboneSpec,
+        Preprocessing,
+        ClassifierHead,
+        SqueezeExcite,
+        Conv,
+        DepthwiseSeparable,
+        InvertedResidual,
+        MobileOneConv,
+        MobileOneBlock,
+    )
+}
+
+
+def to_data(value: Any) -> Any:
+    """A spec as plain dicts, lists and numbers; each dataclass carries its ``kind``."""
+    if is_dataclass(value):
+        return {"kind": type(value).__name__} | {f.name: to_data(getattr(value, f.name)) for f in fields(value)}
+    return [to_data(item) for item in value] if isinstance(value, tuple) else value
+
+
+def from_data(data: Any) -> Any:
+    """The inverse of ``to_data``. Raises ConfigurationError naming the nearest valid kind or field."""
+    if isinstance(data, list):
+        return tuple(from_data(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    kind = data.get("kind")
+    if kind not in KINDS:
+        raise ConfigurationError(f"unknown kind {kind!r} in a network description; {nearest(kind, KINDS)}")
+    names = [f.name for f in fields(KINDS[kind])]
+    for name in data.keys() - {"kind"}:
+        if name not in names:
+            raise ConfigurationError(f"{kind} has no field {name!r}; {nearest(name, names)}")
+    try:
+        return KINDS[kind](**{name: from_data(value) for name, value in data.items() if name != "kind"})
+    except TypeError as error:
+        raise ConfigurationError(f"{kind}: {error}; its fields are {', '.join(names)}") from None
+
+
+def to_json(spec: Any) -> str:
+    """A spec as one line of JSON, the same for equal specs."""
+    return json.dumps(to_data(spec), sort_keys=True)
+
+
+def from_json(text: str) -> Any:
+    """The spec that ``to_json`` wrote. Raises ConfigurationError for anything else."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"a network description is not JSON: {error}") from None
+    return from_data(data)
