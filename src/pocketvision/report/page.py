@@ -1,0 +1,260 @@
+"""The HTML page of a report."""
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..spec.model import to_data
+from .content import (
+    BuildReport,
+    Mistake,
+    count,
+    duration,
+    machine,
+    milliseconds,
+    parity_words,
+    percent,
+    preprocessing_steps,
+    runtime,
+    snippet,
+)
+from .html import Html, data_uri, html, join, picture, table, tag
+from .plots import CELL_NUMBERS_UP_TO, DARK, LIGHT, confusion_plot, curve_plots
+
+THUMBNAIL = 240  # pixels of the longer side, twice the size on the page for sharp screens
+MISTAKES, SKIPPED = 24, 200  # shown at most
+
+
+def page(report: BuildReport) -> str:
+    """The whole page. Every text that comes from outside (class and file names, commands) is escaped."""
+    sections: list[tuple[str, Callable[[BuildReport], Html]]] = [
+        ("What was asked, what came out", _budget),
+        ("How to use the model", _use),
+        ("How well it recognises", _accuracy),
+        ("Its worst mistakes", _mistakes),
+        ("How fast it is", _latency),
+        ("Which networks were considered", _candidates),
+        ("Training", _training),
+        ("The data", _data),
+        ("Is the exported file the trained network?", _parity),
+        ("How this was made", _provenance),
+    ]
+    shown = [(title, section(report)) for title, section in sections]
+    body = join([_header(report), *(tag("section", tag("h2", title), content) for title, content in shown if content)])
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{tag('title', report.title)}\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _header(report: BuildReport) -> Html:
+    spec = report.spec
+    low, high = report.interval
+    tiles = [
+        (percent(report.accuracy), f"top-1 accuracy; 95% interval {low:.1%} to {high:.1%}, {report.n:,} images"),
+        *(
+            (milliseconds(row.median_ms), f"{row.runtime}, {_threads(row.threads)}, median")
+            for row in report.latency[:2]
+        ),
+        (f"{report.artifact.size_mb:.2f} MB", f"{report.artifact.path.name}, {report.artifact.precision}"),
+        (count(report.cost.params), f"parameters; {count(report.cost.madds)} multiply-adds an image"),
+    ]
+    verdict = Html()
+    if report.met is not None:
+        words = ("✓ Meets the budget", "yes") if report.met else ("✗ Misses the budget", "no")
+        verdict = tag("p", words[0], class_=f"verdict {words[1]}")
+    facts = (
+        f"{spec.backbone.name} · {len(report.data.classes)} classes · {spec.preprocessing.size} px · {report.created}"
+    )
+    return join(
+        [
+            tag("h1", report.title),
+            tag("p", facts, class_="quiet"),
+            verdict,
+            tag(
+                "div", *(tag("div", tag("b", b), tag("span", text), class_="tile") for b, text in tiles), class_="tiles"
+            ),
+        ]
+    )
+
+
+def _budget(report: BuildReport) -> Html:
+    met = {True: tag("b", "✓ yes", class_="yes"), False: tag("b", "✗ no", class_="no"), None: "not asked"}
+    rows = [(line.what, line.wanted, line.got, met[line.met]) for line in report.budget]
+    return table(["", "wanted", "got", "met"], rows) if rows else Html()
+
+
+def _use(report: BuildReport) -> Html:
+    names = join(tag("li", name) for name in report.data.classes)
+    return join(
+        [
+            tag("p", "The model sees what it was trained on only when the app prepares a photo in exactly this way:"),
+            tag("ol", *(tag("li", step) for step in preprocessing_steps(report.spec.preprocessing))),
+            tag("pre", tag("code", snippet(report))),
+            tag(
+                "details",
+                tag("summary", f"The {len(report.data.classes)} class names, in the order of the outputs"),
+                Html(f'<ol start="0">{names}</ol>'),
+            ),
+        ]
+    )
+
+
+def _accuracy(report: BuildReport) -> Html:
+    def bar(share: float | None) -> Html:
+        width = 0 if share is None else share
+        return join([percent(share), Html(f'<span class="bar"><i style="width:{width:.1%}"></i></span>')], " ")
+
+    ranked = sorted(report.per_class(), key=lambda row: (row.recall is None, row.recall, row.name))
+    rows = [(row.index, row.name, bar(row.recall), bar(row.precision), f"{row.n:,}") for row in ranked]
+    pairs = [(true, predicted, times, f"{times / n:.1%}") for true, predicted, times, n in report.confusions()]
+    intro = (
+        f"Measured on: {report.measured_on}. Always answering the most frequent class would reach "
+        f"{report.majority:.1%}."
+    )
+    return join(
+        [
+            tag("p", intro),
+            tag("h3", "Each class, the hardest first"),
+            tag("p", "Recall: how many of its images are found. Precision: how many of the images called so are such."),
+            table(["no.", "class", "recall", "precision", "images"], rows, "rlrrr"),
+            tag("h3", "What is taken for what"),
+            _confusion(report),
+            table(["true class", "taken for", "times", "of its images"], pairs, "llrr") if pairs else Html(),
+        ]
+    )
+
+
+def _confusion(report: BuildReport) -> Html:
+    classes = report.data.classes
+    light, dark = (confusion_plot(report.confusion, classes, theme) for theme in (LIGHT, DARK))
+    size = "plot" if len(classes) <= CELL_NUMBERS_UP_TO else "large"
+    hint = "" if size == "plot" else " It is larger than its frame: scroll in it."
+    caption = (
+        "Rows: true class. Columns: predicted. Blue: right, orange: wrong; the stronger, the larger the share." + hint
+    )
+    image = picture(light, dark, "Confusion matrix", size)
+    return tag("figure", tag("div", image, class_="scroll"), tag("figcaption", caption))
+
+
+def _mistakes(report: BuildReport) -> Html:
+    if not report.mistakes:
+        return Html()
+    wrong = report.n - int(np.trace(report.confusion))
+    shown = sorted(report.mistakes, key=lambda mistake: -mistake.score)[:MISTAKES]
+    text = f"The {len(shown)} of {wrong} mistakes of which the model was most certain. Look for wrong labels first."
+    return join([tag("p", text), tag("div", *(_mistake(mistake) for mistake in shown), class_="mistakes")])
+
+
+def _mistake(mistake: Mistake) -> Html:
+    file = "" if isinstance(mistake.image, np.ndarray) else str(mistake.image)
+    name = tag("span", Path(file).name, class_="file", title=file) if file else Html()
+    words = join(
+        ["is ", tag("b", mistake.true), ", taken for ", tag("b", mistake.predicted), f" ({mistake.score:.0%})", name],
+        "",
+    )
+    return tag("figure", _thumbnail(mistake), tag("figcaption", words))
+
+
+def _thumbnail(mistake: Mistake) -> Html:
+    from PIL import Image
+
+    try:
+        pixels = mistake.image
+        if not isinstance(pixels, np.ndarray):
+            from ..data.image import read_image
+
+            pixels = read_image(pixels)
+    except DataError as error:
+        return tag("p", f"This image cannot be shown: {error}", class_="quiet")
+    image = Image.fromarray(pixels)
+    tiny = max(image.size) < 64
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = BytesIO()
+    image.save(buffer, format="PNG" if tiny else "JPEG", quality=85)
+    uri = data_uri(buffer.getvalue(), "png" if tiny else "jpeg")
+    alt = html(f"{mistake.true}, taken for {mistake.predicted}")
+    return Html(f'<img class="{"tiny" if tiny else "photo"}" loading="lazy" alt="{alt}" src="{uri}">')
+
+
+def _latency(report: BuildReport) -> Html:
+    rows = [
+        (
+            runtime(row),
+            row.threads,
+            *map(milliseconds, (row.min_ms, row.median_ms, row.p90_ms)),
+            f"{row.n:,}",
+            machine(row),
+        )
+        for row in report.latency
+    ]
+    headers = ["runtime", "threads", "min", "median", "p90", "runs", "machine"]
+    text = "One image at a time, after warm-up. Another device has other numbers: measure there before you promise any."
+    return join([tag("p", text), table(headers, rows, "lrrrrrl")]) if rows else Html()
+
+
+def _candidates(report: BuildReport) -> Html:
+    rows = [
+        (
+            tag("b", line.name, class_="chosen") if line.chosen else line.name,
+            milliseconds(line.latency_ms),
+            percent(line.accuracy) + (f" ({line.accuracy_is})" if line.accuracy is not None else ""),
+            tag("b", "chosen: ", line.decision) if line.chosen else line.decision,
+        )
+        for line in report.candidates
+    ]
+    return table(["network", "latency", "accuracy", "decision"], rows, "lrrl") if rows else Html()
+
+
+def _training(report: BuildReport) -> Html:
+    light, dark = (curve_plots(report.curve, theme) for theme in (LIGHT, DARK))
+    plots = [tag("figure", tag("figcaption", name), picture(png, dark[name], name)) for name, png in light.items()]
+    return join([tag("p", f"Started from: {report.weights}."), tag("div", *plots, class_="plots")]) if plots else Html()
+
+
+def _data(report: BuildReport) -> Html:
+    data, counts = report.data, report.counts()
+    total = [tag("b", "all"), *(tag("b", f"{split.total():,}") for split in counts.values())]
+    rows = [[name, *(f"{split[index]:,}" for split in counts.values())] for index, name in enumerate(data.classes)]
+    parts: list[object] = [
+        tag("p", tag("b", data.name), f": {data.description}"),
+        table(["class", *counts], [total, *rows], "l" + "r" * len(counts)),
+    ]
+    if report.findings:
+        parts += [tag("h3", "What the check found"), tag("ul", *(tag("li", finding) for finding in report.findings))]
+    if data.skipped:
+        listed = table(["left out", "why"], [(skip.image, skip.reason) for skip in data.skipped[:SKIPPED]])
+        summary = f"{len(data.skipped):,} files were left out; the first {min(SKIPPED, len(data.skipped))}:"
+        parts.append(tag("details", tag("summary", summary), listed))
+    return join(parts)
+
+
+def _parity(report: BuildReport) -> Html:
+    return tag("p", parity_words(report.parity)) if report.parity else Html()
+
+
+def _provenance(report: BuildReport) -> Html:
+    spec = json.dumps(to_data(report.spec), indent=1)
+    times = [(stage, duration(seconds)) for stage, seconds in report.seconds.items()]
+    return join(
+        [
+            tag("p", "The command:"),
+            tag("pre", tag("code", report.command), class_="wrap"),
+            table(["stage", "time"], [*times, ("all", duration(sum(report.seconds.values())))], "lr")
+            if times
+            else Html(),
+            table(["software", "version"], list(report.versions.items())) if report.versions else Html(),
+            tag("p", f"sha256 of {report.artifact.path.name}: ", tag("code", report.artifact.sha256), class_="quiet"),
+            tag("details", tag("summary", "The network, row by row (JSON)"), tag("pre", tag("code", spec))),
+        ]
+    )
+
+
+def _threads(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
