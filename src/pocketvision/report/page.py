@@ -122,7 +122,10 @@ def _accuracy(report: BuildReport) -> Html:
         [
             tag("p", intro),
             tag("h3", "Each class, the hardest first"),
-            tag("p", "Recall: how many of its images are found. Precision: how many of the images called so are such."),
+            tag(
+                "p",
+                "Recall: how many of its images are found. Precision: how many of the images given its name have it.",
+            ),
             table(["no.", "class", "recall", "precision", "images"], rows, "rlrrr"),
             tag("h3", "What is taken for what"),
             _confusion(report),
@@ -230,7 +233,8 @@ def _data(report: BuildReport) -> Html:
         parts += [tag("h3", "What the check found"), tag("ul", *(tag("li", finding) for finding in report.findings))]
     if data.skipped:
         listed = table(["left out", "why"], [(skip.image, skip.reason) for skip in data.skipped[:SKIPPED]])
-        summary = f"{len(data.skipped):,} files were left out; the first {min(SKIPPED, len(data.skipped))}:"
+        more = f"; the first {SKIPPED}" if len(data.skipped) > SKIPPED else ""
+        summary = f"{len(data.skipped):,} {'file was' if len(data.skipped) == 1 else 'files were'} left out{more}"
         parts.append(tag("details", tag("summary", summary), listed))
     return join(parts)
 

@@ -107,7 +107,8 @@ def confusion_plot(confusion: np.ndarray, classes: Sequence[str], theme: Theme) 
     if n <= NAMES_UP_TO:
         size = 9 if n <= CELL_NUMBERS_UP_TO else 6.5
         labels = axis_labels(classes)
-        axes.set_xticks(range(n), labels, rotation=90, fontsize=size, parse_math=False)
+        turn = 90 if max(map(len, labels)) > 3 else 0
+        axes.set_xticks(range(n), labels, rotation=turn, fontsize=size, parse_math=False)
         axes.set_yticks(range(n), labels, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
