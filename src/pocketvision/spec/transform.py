@@ -145,7 +145,9 @@ def with_activation(spec: ModelSpec, placement: str) -> ModelSpec:
     first = next((index for index in blocks if backbone.rows[index].out >= int(channels)), None)
     if first is None:
         widest = max(backbone.rows[index].out for index in blocks)
-        raise ConfigurationError(f"no block of {backbone.name} has {channels} channels; nearest valid: h-swish@{widest}")
+        raise ConfigurationError(
+            f"no block of {backbone.name} has {channels} channels; nearest valid: h-swish@{widest}"
+        )
     rows = tuple(
         replace(row, act="relu" if blocks[0] <= index < first else "hard_swish")
         for index, row in enumerate(backbone.rows)
@@ -193,9 +195,7 @@ def with_shortcut(spec: ModelSpec, shortcut: Shortcut) -> ModelSpec:
 
 def with_branches(spec: ModelSpec, branches: int) -> ModelSpec:
     """The over-parameterisation factor k of every MobileOne block; the stem keeps 1 (S3 Tables 5 and 6)."""
-    return with_rows(
-        spec, lambda row: replace(row, branches=branches) if isinstance(row, MobileOneBlock) else row
-    )
+    return with_rows(spec, lambda row: replace(row, branches=branches) if isinstance(row, MobileOneBlock) else row)
 
 
 def without_se(spec: ModelSpec) -> ModelSpec:
@@ -217,4 +217,3 @@ def last_stride(backbone: BackboneSpec) -> int:
     for row in backbone.rows:
         stride *= row.stride
     return stride
-

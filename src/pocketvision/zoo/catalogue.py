@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from ..spec.model import BackboneSpec, ModelSpec, Padding, Preprocessing
 from ..spec.rows import MobileOneConv, Row
-from ..spec.transform import WidthRule
 
 BSD = "BSD-3-Clause (torchvision)"
 APACHE = "Apache-2.0"
@@ -17,7 +16,7 @@ APPLE = "Apple sample code licence (ml-mobileone)"
 IMAGENET = Preprocessing()
 BICUBIC = replace(IMAGENET, interpolation="bicubic")
 HALF = replace(IMAGENET, mean=(0.5,) * 3, std=(0.5,) * 3)
-TF_LITE = replace(BICUBIC, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+TF_LITE = replace(IMAGENET, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # (x - 127) / 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,6 @@ class Entry:
     sha256: str = ""
     copies: tuple[str, ...] = ()
     width: float = 1.0
-    width_rule: WidthRule = "torchvision"
     padding: Padding = "symmetric"
     bn_eps: float = 1e-5
     folded: bool = False
@@ -48,7 +46,7 @@ class Entry:
         """The network that these weights fill."""
         from . import model_spec
 
-        spec = model_spec(self.model, width=self.width, width_rule=self.width_rule)
+        spec = model_spec(self.model, width=self.width)
         backbone = replace(spec.backbone, padding=self.padding, bn_eps=self.bn_eps)
         return replace(spec, backbone=backbone, preprocessing=self.preprocessing)
 
@@ -56,7 +54,9 @@ class Entry:
 def same_weights(a: ModelSpec, b: ModelSpec) -> bool:
     """Whether weights of one network have the shapes that the other needs, folding and number of classes apart."""
     return (
-        a.backbone.name == b.backbone.name and a.head.hidden == b.head.hidden and _shapes(a.backbone) == _shapes(b.backbone)
+        a.backbone.name == b.backbone.name
+        and a.head.hidden == b.head.hidden
+        and _shapes(a.backbone) == _shapes(b.backbone)
     )
 
 
@@ -75,8 +75,7 @@ def _torchvision(model: str, top1: float, file: str, sha256: str, *, version: in
 
 def _timm(model: str, top1: float, file: str, sha256: str, *, width: float = 1.0) -> Entry:
     url = f"https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/{file}"
-    rule: WidthRule = "paper" if width != 1 else "torchvision"
-    return Entry(model, "timm", APACHE, top1, BICUBIC, file, url, sha256, width=width, width_rule=rule)
+    return Entry(model, "timm", APACHE, top1, BICUBIC, file, url, sha256, width=width)
 
 
 def _apple(variant: str, top1: float, copies: tuple[str, ...] = ()) -> tuple[Entry, Entry]:

@@ -1,7 +1,7 @@
-"""Names of the weights in torchvision's, timm's, Apple's and EfficientNet-PyTorch's files, from the rows of the table.
+"""Names of the weights in torchvision's, timm's, Apple's and EfficientNet-PyTorch's files, from the rows of a table.
 
-A map goes from our name of each layer with weights to theirs; what follows the layer's name (``weight``, ``running_var``)
-is the same everywhere.
+A map goes from our name of each layer with weights to theirs; what follows the layer's name (``weight``,
+``running_var``) is the same everywhere.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,6 @@ from typing import Any, Literal
 from ..errors import ConfigurationError, WeightsError
 from ..spec.model import BackboneSpec, ModelSpec
 from ..spec.rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv
-from ..spec.transform import as_folded
 
 Layout = Literal["pocketvision", "torchvision", "timm", "apple", "efficientnet_pytorch"]
 State = Mapping[str, Any]  # name -> torch.Tensor; this layer does not import torch

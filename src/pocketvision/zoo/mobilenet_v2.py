@@ -21,8 +21,6 @@ def mobilenet_v2() -> ModelSpec:
     rows: list[Row] = [Conv(32, stride=2, act="relu6")]
     for t, c, n, s in TABLE:
         for index in range(n):
-            rows.append(
-                InvertedResidual(c, expand=t * rows[-1].out, stride=s if index == 0 else 1, act="relu6")
-            )
+            rows.append(InvertedResidual(c, expand=t * rows[-1].out, stride=s if index == 0 else 1, act="relu6"))
     rows.append(Conv(1280, kernel=1, act="relu6", scaling="not_below_table"))
     return ModelSpec(BackboneSpec("mobilenet_v2", tuple(rows)), ClassifierHead(1000))

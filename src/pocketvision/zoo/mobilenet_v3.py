@@ -6,9 +6,10 @@ from ..spec.rows import Activation, Conv, InvertedResidual, SqueezeExcite
 
 RE, HS = "relu", "hard_swish"
 SE, __ = SqueezeExcite(), None
+Table = tuple[tuple[int, int, int, SqueezeExcite | None, Activation, int], ...]
 
 # (k: kernel, exp: expansion, out, SE, NL: activation, s: stride)
-LARGE = (
+LARGE: Table = (
     (3, 16, 16, __, RE, 1),
     (3, 64, 24, __, RE, 2),
     (3, 72, 24, __, RE, 1),
@@ -25,7 +26,7 @@ LARGE = (
     (5, 960, 160, SE, HS, 1),
     (5, 960, 160, SE, HS, 1),
 )
-SMALL = (
+SMALL: Table = (
     (3, 16, 16, SE, RE, 2),
     (3, 72, 24, __, RE, 2),
     (3, 88, 24, __, RE, 1),
@@ -38,7 +39,6 @@ SMALL = (
     (5, 576, 96, SE, HS, 1),
     (5, 576, 96, SE, HS, 1),
 )
-Table = tuple[tuple[int, int, int, SqueezeExcite | None, Activation, int], ...]
 
 
 def _spec(name: str, table: Table, hidden: int) -> ModelSpec:

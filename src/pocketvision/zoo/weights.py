@@ -6,6 +6,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 from ..errors import ConfigurationError, PocketvisionError, WeightsError
 from ..files import write_atomic, write_text
-from ..spec.model import BackboneSpec, ModelSpec, from_json
-from ..spec.transform import as_folded, with_size
+from ..spec.model import ModelSpec, from_json
+from ..spec.transform import as_folded, with_backbone, with_size
 from .catalogue import CATALOGUE, Entry, same_weights
 from .keymaps import Layout, first, is_folded, layout_of, to_ours
 
@@ -98,20 +99,16 @@ def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: Mod
     elif said:
         spec = _adapted(spec, said)
     elif layout == "timm":
-        spec = replace(spec, backbone=_with_eps(spec.backbone, 1e-3 if spec.backbone.padding == "same" else 1e-5))
+        spec = with_backbone(spec, bn_eps=1e-3 if spec.backbone.padding == "same" else 1e-5)
     spec = as_folded(spec, is_folded(state))
     return Weights(to_ours(state, spec, layout), spec, info, labels)
-
-
-def _with_eps(backbone: BackboneSpec, eps: float) -> BackboneSpec:
-    return replace(backbone, bn_eps=eps)
 
 
 def _adapted(spec: ModelSpec, said: ModelSpec) -> ModelSpec:
     """The caller's network with what the weights' own network ``said`` of padding, epsilon, branches and scaling."""
     if not same_weights(spec, said):
         raise WeightsError(
-            f"these are weights of {_sketch(said)}, which do not fit {_sketch(spec)}; build the network that they are of"
+            f"these are weights of {_sketch(said)}, which do not fit {_sketch(spec)}; build the network that they fit"
         )
     pairs = zip(spec.backbone.rows, said.backbone.rows, strict=True)
     rows = tuple(replace(row, stride=own.stride, dilation=own.dilation, act=own.act) for own, row in pairs)
@@ -160,7 +157,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelSpec | None]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged or cut short ({error}); fetch it again or take an older one") from None
-    return state, from_json(header["spec"]) if "spec" in header else None
+    try:
+        return state, from_json(header["spec"]) if "spec" in header else None
+    except ConfigurationError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -269,10 +269,8 @@ def _cached_sha256(path: Path) -> str:
     if known.get(key, [])[:2] != [stat.st_mtime_ns, stat.st_size]:
         with open(path, "rb") as file:
             known[key] = [stat.st_mtime_ns, stat.st_size, hashlib.file_digest(file, "sha256").hexdigest()]
-        try:
+        with suppress(OSError):  # a read-only home only costs time
             write_text(memory, json.dumps(known, indent=0))
-        except OSError:
-            pass  # a read-only home only costs time
     return known[key][2]
 
 
@@ -286,10 +284,11 @@ def _download(entry: Entry) -> Path:
             length = answer.headers.get("Content-Length")
         with open(temporary, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if length and int(length) != temporary.stat().st_size or not sha256.startswith(entry.sha256):
+        size = temporary.stat().st_size
+        if size != int(length or size) or not sha256.startswith(entry.sha256):
             raise WeightsError(
-                f"what {entry.url} sent is not the published file: sha256 {sha256}, expected {entry.sha256 or 'any'}..., "
-                f"{temporary.stat().st_size} of {length} bytes; try again"
+                f"{entry.url} sent another file than the published one: {size} of {length} bytes, sha256 {sha256}, "
+                f"expected {entry.sha256 or 'any'}...; try again"
             )
 
     try:
