@@ -1,0 +1,118 @@
+"""Does an exported file compute what the model computes? Asked with real images, because noise hides broken nets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ConfigurationError, ExportError
+from .runtimes import open_artifact
+
+if TYPE_CHECKING:
+    from ..export.artifact import Artifact
+    from ..nn.model import Model
+
+MAX_ERROR = 1e-3
+TIE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far a file's scores are from the model's on ``n`` images.
+
+    ``max_error``: the largest absolute difference of any score. ``agreement``: the share of the ``compared`` images
+    with the same best class (1 when none was compared). Left out of the comparison are ties: images whose two best
+    scores in the model differ by less than a thousandth of the best, where rounding decides.
+    """
+
+    n: int
+    compared: int
+    max_error: float
+    agreement: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file may be used: error within 1e-3 and every compared image agrees; false for NaN."""
+        return self.max_error <= MAX_ERROR and self.agreement == 1
+
+    def to_dict(self) -> dict[str, float]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        agreeing, ties = round(self.agreement * self.compared), self.n - self.compared
+        return (
+            f"max error of a score {self.max_error:.1e}, the best class agrees on {agreeing} of {self.compared} images "
+            f"({ties} ties left out)"
+        )
+
+
+def compare(expected: np.ndarray, actual: np.ndarray) -> Parity:
+    """Parity of two arrays of scores [N, classes], N at least 1."""
+    best_two = np.sort(expected, axis=1)[:, -2:]  # one and the same column where there is only one class
+    clear = best_two[:, -1] - best_two[:, 0] > TIE * best_two[:, -1]
+    same = expected.argmax(1) == actual.argmax(1)
+    return Parity(
+        n=len(expected),
+        compared=int(clear.sum()),
+        max_error=float(np.abs(expected - actual).max()),
+        agreement=float(same[clear].mean()) if clear.any() else 1.0,
+    )
+
+
+def parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity:
+    """Compare ``artifact``, run one image at a time, with ``model`` as it was trained (so folding is tested too).
+
+    ``images``: prepared real photos, uint8 [N, S, S, 3], N at least 1. Raises ConfigurationError without images or
+    for a model in train mode.
+    """
+    if len(images) == 0:
+        raise ConfigurationError("parity needs at least one image; give some of the data set's photos")
+    expected = model_scores(model, images)
+    session = open_artifact(artifact)
+    return compare(expected, np.concatenate([session(image[None]) for image in images]))
+
+
+def check_parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity:
+    """``parity``, and no bad file under a good name.
+
+    When it does not hold, the file is renamed to ``<name>.failed<suffix>`` beside it, for inspection, and ExportError
+    says so with the figures. The limits are 1e-3 for every score and agreement on every image that is not a tie.
+    """
+    result = parity(artifact, model, images)
+    if not result.holds:
+        kept = failed_path(artifact.path)
+        os.replace(artifact.path, kept)
+        raise ExportError(
+            f"{artifact.path} does not compute what the model computes: {result}; limits: {MAX_ERROR} and all. "
+            f"The file is kept as {kept}; do not ship it. Check that the weights are finite and that the versions of "
+            "torch and of the runtime are supported (pocketvision doctor)"
+        )
+    return result
+
+
+def failed_path(path: Path) -> Path:
+    """Where ``check_parity`` keeps a file that failed: model.onnx -> model.failed.onnx."""
+    return path.with_name(f"{path.stem}.failed{path.suffix}")
+
+
+def model_scores(model: Model, images: np.ndarray, batch: int = 16) -> np.ndarray:
+    """Scores [N, classes] of uint8 images [N, S, S, 3] by the model itself, as it is and where it is."""
+    import torch
+
+    from ..nn.layers import Normalize
+
+    if model.training:
+        raise ConfigurationError("the model is in train mode, where its outputs depend on the batch: call model.eval()")
+    device = next(model.parameters()).device
+    normalize = Normalize(model.spec.preprocessing).to(device)
+    scores = list[np.ndarray]()
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            pixels = torch.from_numpy(images[start : start + batch].copy()).to(device).permute(0, 3, 1, 2)
+            scores.append(model(normalize(pixels)).softmax(1).cpu().numpy())
+    return np.concatenate(scores)
