@@ -1,0 +1,1 @@
+"""Images from files to batches: sources, decoding, preprocessing, augmentation, checks."""

@@ -1,0 +1,163 @@
+"""Any image file as RGB pixels, or an error that says why not."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import RLock
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import DataError
+from . import samples
+
+_JPEG_SUFFIXES, _HEIF_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".heic", ".heif"}
+_NETPBM_SUFFIXES = {".ppm", ".pgm", ".pbm", ".pnm"}
+_OTHER_SUFFIXES = {".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif"}
+SUFFIXES = frozenset(_JPEG_SUFFIXES | _HEIF_SUFFIXES | _NETPBM_SUFFIXES | _OTHER_SUFFIXES)
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GB of RGB
+# A fixed list, because some of Pillow's other readers start programs (EPS: Ghostscript).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {  # EXIF 2.32 §4.6.4: what brings each orientation back
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})  # whose conversion cannot fail
+_warnings_lock = RLock()
+
+
+class _Unsupported(Exception):
+    """An image that is whole, but of a kind that has no clear meaning as RGB."""
+
+
+def read_image(image: str | Path, *, short_side: int | None = None) -> np.ndarray:
+    """The pixels of an image as they should be looked at: uint8 [H, W, 3], RGB, writable.
+
+    EXIF orientation is applied; grey becomes three equal channels; 16-bit grey is scaled from 0..65535;
+    transparency is put on white; of an animation the first frame counts. ``image`` is a file, or
+    ``sample:digits/N``. With ``short_side`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size (in the
+    DCT domain, several times faster) as long as its short side keeps at least that many pixels.
+
+    Raises DataError with the path and the cause: absent, empty, no image, truncated or damaged,
+    more than 179 megapixels, floating-point pixels.
+    """
+    if str(image).startswith(samples.PREFIX):
+        return samples.read_sample(str(image))
+    try:
+        with _opened(image) as picture:
+            if short_side:
+                picture.draft(None, (short_side, short_side))
+            picture.load()
+            return np.array(_as_rgb(_upright(picture)))
+    except Exception as error:
+        fix = "replace it by a readable image or remove it"
+        raise DataError(f"{image}: {_reason(image, error)}; {fix}") from error
+
+
+def why_unreadable(image: str | Path) -> str | None:
+    """Why ``read_image`` cannot read a file, or None when it can: every byte is decoded, but JPEGs cheaply."""
+    if str(image).startswith(samples.PREFIX):
+        return None
+    try:
+        with _opened(image) as picture:
+            picture.draft("L", (1, 1))  # entropy-decodes everything, then skips colour and most of the inverse DCT
+            picture.load()
+            if picture.mode not in _PLAIN_MODES:
+                _as_rgb(picture)
+    except Exception as error:  # noqa: BLE001  Pillow raises nearly every kind of exception on damaged files
+        return _reason(image, error)
+    return None
+
+
+@contextmanager
+def _opened(image: str | Path) -> Iterator[Image.Image]:
+    with _quiet():
+        picture = Image.open(image, formats=_formats())
+    with picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        yield picture
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings from Pillow; under a lock, because Python's warning filters are shared by all threads."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _unlock_in_child() -> None:
+    global _warnings_lock  # noqa: PLW0603  another thread may have held it when the process was forked
+    _warnings_lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        with _quiet():
+            orientation = picture.getexif().get(_ORIENTATION_TAG)  # after load(), which turns TIFF and AVIF itself
+    except Exception:  # noqa: BLE001  damaged EXIF data, of whatever kind, does not make the pixels unreadable
+        orientation = None
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return picture if method is None else picture.transpose(method)
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):
+        return _from_integers(picture).convert("RGB")
+    if picture.mode == "F":
+        raise _Unsupported("it has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if picture.has_transparency_data:
+        with _quiet():
+            picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _from_integers(picture: Image.Image) -> Image.Image:
+    """16-bit grey ("I;16", or "I" from some readers) as 8-bit grey: 0..65535 to 0..255, rounded."""
+    values = np.array(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise _Unsupported("it has 32-bit pixels, whose range is unknown; save it with 8 or 16 bits")
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _reason(image: str | Path, error: Exception) -> str:
+    path = Path(image)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS // 1_000_000} megapixels"
+    if not path.exists():
+        return "there is no such file" if not path.is_symlink() else "it is a link to a file that does not exist"
+    if path.is_dir():
+        return "it is a folder, not an image"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it"
+    if isinstance(error, OSError) and error.errno:
+        return f"the file cannot be read ({error.strerror})"
+    if path.stat().st_size == 0:
+        return "the file is empty (0 bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        if path.suffix.lower() in _HEIF_SUFFIXES:
+            return "HEIC images cannot be read; convert it to JPEG"
+        return "it is not an image of a known format, or its header is damaged"
+    return str(error) if isinstance(error, _Unsupported) else f"the image is truncated or damaged ({error})"

@@ -1,0 +1,206 @@
+"""Where a folder or a CSV keeps its images and labels: found by looking, not yet checked."""
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError, nearest
+from .image import SUFFIXES
+
+SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_COLUMNS = {
+    "image": ("image", "image_path", "path", "file", "filename", "file_name", "filepath", "file_path", "img"),
+    "label": ("label", "class", "class_name", "category", "target"),
+    "split": ("split", "subset", "set", "partition"),
+}
+_EXPECTED = (
+    "expected are class folders, FOLDER/cat/1.jpg, FOLDER/dog/2.jpg, or the same below FOLDER/train and FOLDER/val"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One labelled image. ``key`` is its path within the data set, which does not depend on where that lies."""
+
+    image: str
+    label: str
+    split: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A data set as it lies there. ``skipped``: images without a label, each with the reason."""
+
+    path: Path
+    layout: str
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+    records: tuple[Record, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def read_folders(root: Path) -> Found:
+    """Class folders below ``root``, or below its train, val and test folders. Raises DataError for other layouts."""
+    folders = _subfolders(root)
+    splits = _split_folders(root, folders)
+    if not splits:
+        return _found(root, {"train": root}, "class folders")
+    layout = f"class folders in {', '.join(folder.name for folder in splits.values())}"
+    if "test" in splits and not _class_folders(splits["test"]):
+        layout += f" ({splits.pop('test').name} has no class folders and is ignored)"
+    ignored = [name for name, folder in folders.items() if folder not in splits.values() and _has_images(folder)]
+    others = [name for name in ignored if name.lower() not in _SPLIT_NAMES]
+    return _found(root, splits, layout + (f" ({', '.join(others)} ignored)" if others else ""))
+
+
+def read_csv(path: Path) -> Found:
+    """A CSV (comma, semicolon or tab) with a column of images, one of labels, and perhaps one of splits.
+
+    Raises DataError for another file, missing columns, an unknown split, or one image with two labels.
+    """
+    if path.suffix.lower() not in {".csv", ".tsv"}:
+        raise DataError(f"{path}: a file, but not a CSV; give a folder of class folders or a .csv (unpack archives)")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        header, _, _ = text.partition("\n")
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+        columns = _columns(path, list(rows.fieldnames or ()))
+        lines = [(rows.line_num, *((row.get(column) or "").strip() for column in columns)) for row in rows]
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; save it as a CSV in UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV ({error}); save it as one") from None
+    records: dict[str, Record] = {}
+    skipped: list[tuple[str, str]] = []
+    for line, name, label, split in lines:
+        image = os.path.abspath(path.parent / name.replace("\\", "/"))
+        if not name or not label:
+            skipped.append((image if name else str(path), f"line {line} has no {'label' if name else 'image'}"))
+        elif (other := records.get(image)) is None:
+            records[image] = Record(image, _normal(label), _split(path, line, split), _normal(Path(name).as_posix()))
+        elif other.label == _normal(label):
+            skipped.append((image, f"line {line} lists it again"))
+        else:
+            raise DataError(f"{path}: line {line} calls {name} {label!r}, an earlier one {other.label!r}; keep one")
+    classes = sorted({record.label for record in records.values() if record.split == "train"})
+    splits = tuple(split for split in SPLITS if any(record.split == split for record in records.values()))
+    return Found(path, "CSV", tuple(classes), splits, tuple(records.values()), tuple(skipped))
+
+
+def _columns(path: Path, header: list[str]) -> list[str]:
+    """The names, in this file, of the columns of images, labels and splits ("" where there is no split)."""
+    lower = {str(name).strip().lower(): name for name in reversed(header)}
+    columns = [next((lower[name] for name in names if name in lower), "") for names in _COLUMNS.values()]
+    for wanted, column in zip(_COLUMNS, columns, strict=True):
+        if not column and wanted != "split":
+            raise DataError(
+                f"{path}: no column of {wanted}s among {', '.join(map(repr, header)) or 'none'}; "
+                "name one column 'image' (path) and one 'label' in the first line"
+            )
+    return columns
+
+
+def _split(path: Path, line: int, name: str) -> str:
+    split = _SPLIT_NAMES.get(name.lower() or "train")
+    if split is None:
+        raise DataError(f"{path}: line {line} has the split {name!r}; {nearest(name, SPLITS)}")
+    return split
+
+
+def _found(root: Path, splits: dict[str, Path], layout: str) -> Found:
+    records: list[Record] = []
+    skipped: list[tuple[str, str]] = []
+    for split, folder in splits.items():
+        for name, class_folder in _subfolders(folder).items():
+            for image in _images(class_folder, {root, folder}):
+                key = _normal(Path(image).relative_to(root).as_posix())
+                records.append(Record(image, _normal(name), split, key))
+        reason = "it lies beside the class folders, so it has no label"
+        skipped += [(entry.path, reason) for entry in _entries(folder) if _is_image(entry)]
+    if not records:
+        if skipped:
+            raise DataError(f"{splits['train']}: has images, but no class folders with images; {_EXPECTED}")
+        raise DataError(f"{splits['train']}: no images in it; {_EXPECTED}")
+    classes = sorted(_normal(name) for name in _subfolders(splits["train"]))
+    return Found(root, layout, tuple(classes), tuple(splits), tuple(records), tuple(skipped))
+
+
+def _split_folders(root: Path, folders: dict[str, Path]) -> dict[str, Path]:
+    """The folders of train, val and test; none when these names are not meant as splits (a class may be a train)."""
+    splits: dict[str, Path] = {}
+    for name, folder in folders.items():
+        split = _SPLIT_NAMES.get(name.lower())
+        if split in splits:
+            raise DataError(f"{root}: both {splits[split].name} and {name} would be {split}; keep one of them")
+        if split:
+            splits[split] = folder
+    if all(name.lower() in _SPLIT_NAMES for name, folder in folders.items() if _has_images(folder)):
+        if splits and "train" not in splits:
+            raise DataError(f"{root}: has {', '.join(splits)}, but no train folder; {_EXPECTED}")
+        return _ordered(splits)
+    return _ordered(splits) if "train" in splits and _class_folders(splits["train"]) else {}
+
+
+def _ordered(splits: dict[str, Path]) -> dict[str, Path]:
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return [name for name, subfolder in _subfolders(folder).items() if _has_images(subfolder)]
+
+
+def _has_images(folder: Path) -> bool:
+    return next(_images(folder, set()), None) is not None
+
+
+def _images(folder: Path, above: set[Path]) -> Iterator[str]:
+    """Image files below ``folder``, in a fixed order; each real folder once, those ``above`` never (link loops)."""
+    seen = {_identity(path) for path in above}
+    waiting = [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        if _identity(here) in seen:
+            continue
+        seen.add(_identity(here))
+        for entry in _entries(here):
+            if _is_image(entry):
+                yield entry.path
+            elif os.path.isdir(entry.path):
+                waiting.append(entry.path)
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _subfolders(folder: Path) -> dict[str, Path]:
+    return {entry.name: Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry.path)}
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in SUFFIXES and not os.path.isdir(entry.path)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _normal(name: str) -> str:
+    """One spelling of names that look the same: macOS writes an accented letter as two characters."""
+    return unicodedata.normalize("NFC", name)

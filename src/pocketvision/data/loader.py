@@ -1,0 +1,205 @@
+"""Batches as a pure function of (seed, epoch, position), the same for any number of worker processes."""
+
+import sys
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from ..errors import ConfigurationError, DataError
+from ..spec.model import Preprocessing
+from .cache import ImageCache, cache_limit
+from .sources import Item
+from .transforms import Augment, augmented, load_prepared, load_reduced
+
+_KEPT_SIDE = 1.15  # of preprocessing.resize: the short side of the images that augmentation crops from
+_KEPT_ASPECT = 4  # long side / short side, assumed at most when memory is reserved
+
+
+@dataclass(slots=True)
+class Batch:
+    """Images uint8 [B, 3, S, S] (stored channels last), labels int64 [B], and where they come from."""
+
+    images: Tensor
+    labels: Tensor
+    items: tuple[Item, ...]
+
+
+class ImageLoader:
+    """Batches of ``items``, epoch after epoch.
+
+    Without ``augment``: in the order of the items, each as ``load_prepared`` gives it. With it: in an order
+    drawn from (seed, epoch), each sample's changes drawn from (seed, epoch, index of the item); a last batch
+    of a single sample is dropped then, because BatchNorm cannot train on one.
+
+    Decoded images stay in memory (up to 2 GiB and a quarter of what is free), so later epochs do not decode
+    again; the pixels are the same either way. ``workers=0`` works in this process and leaves the global
+    random generators as they were; otherwise that many processes prepare the batches.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        preprocessing: Preprocessing,
+        *,
+        batch: int = 32,
+        augment: Augment | None = None,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        if not items:
+            raise DataError("there are no images to load; check that this part of the data set is not empty")
+        if batch < 1 or workers < 0 or seed < 0:
+            raise ConfigurationError(f"{batch=}, {workers=}, {seed=}; valid: batch from 1, workers and seed from 0")
+        self.items, self.batch, self.augment = tuple(items), batch, augment
+        self.seed, self.workers = seed, workers
+        images = tuple(item.image for item in self.items)
+        self._reader = _Reader(images, preprocessing, augment, seed)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(len(self.items), self.batch)
+        dropped = self.augment is not None and rest == 1 and full > 0
+        return full + (rest > 0 and not dropped)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number ``start`` on.
+
+        Raises DataError for an image that cannot be read (with its path) and for a worker that died.
+        """
+        order = np.arange(len(self.items))
+        if self.augment is not None:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        requests = [
+            (epoch, order[first : first + self.batch].tolist())
+            for first in range(start * self.batch, len(self) * self.batch, self.batch)
+        ]
+        if not requests:
+            return
+        self._reader.reserve()
+        here = (self._reader(request) for request in requests)
+        with closing(_from_workers(self._reader, requests, self.workers) if self.workers else here) as results:
+            for (_, indices), images in zip(requests, results, strict=True):
+                if isinstance(images, DataError):
+                    raise images
+                items = tuple(self.items[index] for index in indices)
+                yield Batch(images, torch.tensor([item.label for item in items]), items)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads one requested batch: (epoch, indices) -> uint8 [B, 3, S, S], or the DataError that it met."""
+
+    images: tuple[str, ...]
+    preprocessing: Preprocessing
+    augment: Augment | None
+    seed: int
+    cache: ImageCache | None = field(default=None, init=False)
+
+    def reserve(self) -> None:
+        """Set the cache up, before any worker process is forked from this one."""
+        if self.cache is None:
+            side = self.preprocessing.size if self.augment is None else self._kept_side
+            largest = side * side * 3 * (1 if self.augment is None else _KEPT_ASPECT)
+            limit = min(cache_limit(), len(self.images) * largest)
+            self.cache = ImageCache(len(self.images), limit)
+            self((0, [0]))  # import here, once, what each worker of each epoch would otherwise import again
+
+    def __call__(self, request: tuple[int, list[int]]) -> Tensor | DataError:
+        epoch, indices = request
+        size = self.preprocessing.size
+        pixels = np.empty((len(indices), size, size, 3), np.uint8)
+        try:
+            with torch.random.fork_rng(devices=[], enabled=self.augment is not None):
+                for row, index in enumerate(indices):
+                    pixels[row] = self._sample(epoch, index)
+        except DataError as error:
+            return DataError(*error.args)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    __getitem__ = __call__  # what torch's DataLoader asks for
+
+    def _sample(self, epoch: int, index: int) -> np.ndarray:
+        image = self._kept(index)
+        if self.augment is None:
+            return image
+        seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
+        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed every accelerator
+        return augmented(image, self.preprocessing.size, self.augment, self.preprocessing.interpolation)
+
+    @property
+    def _kept_side(self) -> int:
+        return round(_KEPT_SIDE * self.preprocessing.resize)
+
+    def _kept(self, index: int) -> np.ndarray:
+        """What is cached of an image: all of its preparation that is not random."""
+        assert self.cache is not None
+        image = self.cache.get(index)
+        if image is None:
+            if self.augment is None:
+                image = load_prepared(self.images[index], self.preprocessing)
+            else:
+                image = load_reduced(self.images[index], self._kept_side, self.preprocessing.interpolation)
+            self.cache.put(index, image)
+        return image
+
+
+def _from_workers(reader: _Reader, requests: list[tuple[int, list[int]]], workers: int) -> Generator[Any]:
+    loader = torch.utils.data.DataLoader(
+        reader,  # type: ignore[arg-type]  (a map-style dataset is whatever has __getitem__)
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        multiprocessing_context="fork" if sys.platform == "linux" else None,  # forked workers share the cache
+        generator=torch.Generator(),  # the default is to draw from the global one
+    )
+    batches = _started(loader)
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
+            raise
+        raise DataError(
+            f"a process that prepares images died ({error}); the machine may be out of memory: "
+            f"use fewer workers (now {workers}), or workers=0"
+        ) from error
+    finally:
+        # At once: an error's traceback may keep the iterator alive, and when the garbage collector ends it at last,
+        # its queues may already be closed, and each worker is waited for in vain for 5 seconds.
+        batches._shutdown_workers()
+
+
+def _started(loader: torch.utils.data.DataLoader) -> Any:
+    """The iterator with its workers, started by another thread.
+
+    Where the main thread starts them, torch reports a dead worker by a signal handler that raises in whatever
+    the main thread does just then; otherwise the wait for the next batch raises, where we can say what to do.
+    """
+    started: Queue[Any] = Queue()
+
+    def start() -> None:
+        with warnings.catch_warnings():  # of more workers than cores, and of forking beside threads: they hold no lock
+            warnings.simplefilter("ignore")
+            try:
+                started.put(iter(loader))
+            except Exception as error:  # noqa: BLE001  handed on to the thread that waits
+                started.put(error)
+
+    Thread(target=start).start()
+    result = started.get()
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _unchanged(value: Any) -> Any:
+    return value
