@@ -88,13 +88,11 @@ class MobileOneUnit(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, out, H / stride, W / stride]"""
-        y_BCHW = self.branches[0](x_BCHW)
-        for branch in self.branches[1:]:
-            y_BCHW = y_BCHW + branch(x_BCHW)
-        if self.scale is not None:
-            y_BCHW = y_BCHW + self.scale(x_BCHW)
-        if self.skip is not None:
-            y_BCHW = y_BCHW + self.skip(x_BCHW)
+        # in the order of Apple's and timm's code, so that sums are rounded as there
+        paths = [path for path in (self.scale, *self.branches, self.skip) if path is not None]
+        y_BCHW = paths[0](x_BCHW)
+        for path in paths[1:]:
+            y_BCHW = y_BCHW + path(x_BCHW)
         return self.act(self.se(y_BCHW))
 
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ A map goes from our name of each layer with weights to theirs; what follows the 
 ``running_var``) is the same everywhere.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -81,17 +82,20 @@ def to_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
 def from_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """The inverse of ``to_ours``: the state dict of our model of ``spec`` with ``layout``'s names.
 
-    It loads there with ``strict=True``. The epsilon of BatchNorm, padding and preprocessing are no part of a state
+    It loads there with ``strict=True``; torchvision's MNASNet also wants the version that the result carries, so keep
+    the mapping as it is. The epsilon of BatchNorm, padding and preprocessing are no part of a state
     dict: build the other model with those of ``spec``. Raises WeightsError when that project has no such network.
     """
     if layout == "pocketvision":
         return dict(state)
-    names, theirs = layer_names(spec, layout), dict[str, Any]()
+    names, theirs = layer_names(spec, layout), OrderedDict[str, Any]()
     for name, tensor in state.items():
         layer, _, leaf = name.rpartition(".")
         their = names[layer]
         is_1x1 = their == "conv_head" and layer.startswith("head.") and leaf == "weight"
         theirs[f"{their}.{leaf}"] = tensor[:, :, None, None] if is_1x1 else tensor
+    if "layers.0" in names.values():  # torchvision's MNASNet: since version 2 the stem is scaled by the width
+        setattr(theirs, "_metadata", {"": {"version": 2}})  # noqa: B010, a type checker knows no such attribute
     return theirs
 
 
