@@ -1,0 +1,41 @@
+"""What varies from task to task in one training loop: the loss and the metrics."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..data.loader import Batch
+
+
+class LossOptions(Protocol):
+    """The settings of a training run that losses read; a Recipe has them."""
+
+    @property
+    def label_smoothing(self) -> float: ...
+
+
+class Meter(Protocol):
+    """Collects metrics over the batches of an evaluation."""
+
+    def update(self, outputs: Any, batch: Batch) -> None:
+        """Take in a model's outputs, on any device."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of everything taken in; the first is the one that decides which weights are best."""
+        ...
+
+
+class Task(Protocol):
+    """A kind of problem. ``name`` is the folder below ``runs/``; of ``metric``, a higher value is better."""
+
+    name: str
+    metric: str
+
+    def loss(self, outputs: Any, batch: Batch, options: LossOptions) -> Tensor:
+        """What training minimises, a float32 scalar; ``batch`` is on the device of ``outputs``."""
+        ...
+
+    def meter(self) -> Meter:
+        """A new, empty meter."""
+        ...

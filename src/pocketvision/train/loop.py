@@ -1,0 +1,155 @@
+"""The one training loop of every task: a generator of events."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .. import files
+from ..data.sources import Dataset, load_split, save_split
+from ..errors import ConfigurationError, TrainingError
+from ..nn.model import Model, build
+from ..tasks import Task
+from . import checkpoint
+from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
+from .interrupts import Interrupts
+from .recipe import Recipe
+from .training import Clock, Training, prepare
+
+STEP_EVENTS_S = 0.25
+WARM_STEP, FIRST_PLAN = 2, 10  # speed is measured from the one step on, and used for a plan at the other
+
+
+def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> Iterator[Event]:
+    """Train ``model`` in place on ``data.train``, evaluate on ``data.val`` after each epoch, keep all in ``run``.
+
+    Work is done as events are asked for; who stops asking can go on with ``resume`` from the last
+    checkpoint. There is one before the first step, one every ``recipe.save_every_s``, one at each epoch's end, and one
+    on the first Ctrl-C or SIGTERM, which end the run with Stopped("interrupted"). Of equally good epochs the
+    latest is the best one. Step s seeds torch's global generators from (seed, s), and data is drawn from (seed,
+    epoch, position), so that on a CPU with one thread a resumed run ends with the same bits as one that was never
+    stopped. On a CPU the process keeps freed memory from here on (``keep_freed_memory``).
+
+    Raises TrainingError when the loss is not finite, ConfigurationError for a device that is not there or a folder
+    that holds a run, DataError for an image that cannot be read.
+    """
+    if (run / checkpoint.STATE).exists():
+        raise ConfigurationError(f"{run} holds a run already; resume it, or make a new folder with create_run")
+    training = prepare(model, task, data, _resolved(recipe), run)
+    files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
+    save_split(data, run / checkpoint.SPLIT)
+    training.save()
+    yield from _events(training, data, "")
+
+
+def resume(run: str | Path, task: Task) -> Iterator[Event]:
+    """Go on with the run in folder ``run`` from its last checkpoint; of a finished run only the end is reported again.
+
+    The recipe is that of the checkpoint, the images are those of split.json. Raises TrainingError for a folder
+    without a checkpoint or of another task, WeightsError where every checkpoint is damaged, and what ``fit`` raises.
+    """
+    run = Path(run)
+    snapshot, warning = checkpoint.read_state(run)
+    if snapshot.task != task.name:
+        raise TrainingError(f"{run} is a run of the task {snapshot.task!r}, not of {task.name!r}; resume it as that")
+    data = load_split(run / checkpoint.SPLIT)
+    training = prepare(build(snapshot.spec), task, data, snapshot.recipe, run)
+    training.progress, training.clock = snapshot.progress, Clock(snapshot.progress.seconds)
+    checkpoint.restore(snapshot, training.model, "model.")
+    checkpoint.restore_optimizer(snapshot, training.optimizer, training.model)
+    if training.ema:
+        checkpoint.restore(snapshot, training.ema.model, "ema.")
+    checkpoint.remove_leftovers(run)
+    yield from _events(training, data, warning)
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with what "auto" and None mean on this machine."""
+    cuda = torch.cuda.is_available()
+    device = ("cuda" if cuda else "cpu") if recipe.device == "auto" else recipe.device
+    return replace(recipe, device=device, amp=device == "cuda" if recipe.amp is None else recipe.amp)
+
+
+def _events(training: Training, data: Dataset, warning: str) -> Iterator[Event]:
+    recipe, progress, clock, run = training.recipe, training.progress, training.clock, training.run
+    counts = len(training.batches), len(data.train), len(data.val)
+    yield Started(run, progress.step, progress.steps, *counts, device=recipe.device, warning=warning)
+    clock.mark(progress.step)
+    with Interrupts() as interrupts:
+        while (reason := _reason_to_stop(training, interrupts)) is None:
+            yield from _epoch(training, interrupts)
+    metric, seconds = training.task.metric, clock.seconds()
+    yield Stopped(reason, run, progress.step, progress.steps, metric, progress.best, progress.best_epoch, seconds)
+
+
+def _reason_to_stop(training: Training, interrupts: Interrupts) -> Reason | None:
+    if training.progress.step >= training.progress.steps:
+        return "finished"
+    if 0 < training.recipe.patience <= training.progress.stale:
+        return "patience"
+    return "interrupted" if interrupts.received else None
+
+
+def _epoch(training: Training, interrupts: Interrupts) -> Iterator[Event]:
+    """From the present step to the end of its epoch, with the evaluation; or to an interruption."""
+    recipe, progress, clock = training.recipe, training.progress, training.clock
+    epoch, position = divmod(progress.step, len(training.batches))
+    warm, lr = progress.step + WARM_STEP, 0.0
+    told, saved = (time.monotonic(), progress.step), time.monotonic()
+    training.train_mode()
+    for batch in training.batches.epoch(epoch, start=position):
+        loss, lr = training.step(batch)
+        now = time.monotonic()
+        if progress.step == warm:
+            clock.mark(warm)
+        save = interrupts.received or now - saved >= recipe.save_every_s
+        if save or progress.step == FIRST_PLAN:
+            clock.lap(progress.step)
+            training.plan()
+        ends = progress.step >= progress.steps or progress.step % len(training.batches) == 0
+        if ends or now - told[0] >= STEP_EVENTS_S:
+            speed = (progress.step - told[1]) * training.images_per_step / (now - told[0])
+            told = (now, progress.step)
+            yield Step(epoch + 1, progress.step, progress.steps, loss, lr, speed, _eta_s(training))
+        if ends:
+            break
+        if save:
+            path = training.save()
+            saved = time.monotonic()
+            clock.mark(progress.step)
+            yield Saved(path, progress.step)
+            if interrupts.received:
+                return
+    yield from _epoch_end(training, epoch + 1, lr)
+
+
+def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
+    progress, clock = training.progress, training.clock
+    clock.lap(progress.step)
+    metrics = training.evaluate()
+    value, record = metrics.get(training.task.metric), progress.best
+    best = value is None or record is None or value >= record
+    progress.stale = 0 if value is None or record is None or value > record else progress.stale + 1
+    if best:
+        progress.best, progress.best_epoch = value, epoch
+    train_loss = progress.loss_sum / progress.images
+    progress.loss_sum, progress.images = 0.0, 0
+    row = {"epoch": epoch, "step": progress.step, "lr": lr, "train_loss": train_loss}
+    row |= {f"val_{name}": number for name, number in metrics.items()} | {"seconds": round(clock.seconds(), 3)}
+    progress.rows.append(row)
+    training.plan()
+    checkpoint.write_results(training.run, progress.rows)
+    path = training.save(best=best)
+    clock.mark(progress.step)
+    epochs, speed = math.ceil(progress.steps / len(training.batches)), training.images_per_step / clock.step_s
+    yield EpochEnd(epoch, epochs, train_loss, metrics, best, lr, speed, _eta_s(training))
+    yield Saved(path, progress.step)
+
+
+def _eta_s(training: Training) -> float:
+    """Seconds to the end at the present speed."""
+    clock, left = training.clock, training.progress.steps - training.progress.step
+    return left * (clock.lap(training.progress.step) + (clock.evaluation_s or 0.0) / len(training.batches))

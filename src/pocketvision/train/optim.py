@@ -1,0 +1,125 @@
+"""Optimisers and the moving average of weights."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from .recipe import Recipe
+
+
+class RMSpropTF(Optimizer):
+    """RMSProp with momentum exactly as TensorFlow 1 computes it, which the MobileNet papers used.
+
+    For a gradient g (with weight_decay x w added): s = decay s + (1 - decay) g^2, starting at s = 1;
+    m = momentum m + lr g / sqrt(s + eps); w = w - m. torch.optim.RMSprop differs in three ways: eps stands outside
+    of the root (so its eps must be the root of this one), s starts at 0, and lr multiplies m, so that a
+    change of lr also rescales the past (FACTS T3, C-9).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        decay: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Change the weights by their gradients."""
+        loss = None
+        if closure:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._move(p, p.grad, group)
+        return loss
+
+    def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[p]
+        if not state:
+            state |= {"square_avg": torch.ones_like(p), "momentum_buffer": torch.zeros_like(p)}
+        square, momentum = state["square_avg"], state["momentum_buffer"]
+        if group["weight_decay"]:
+            grad = grad.add(p, alpha=group["weight_decay"])
+        square.mul_(group["decay"]).addcmul_(grad, grad, value=1 - group["decay"])
+        momentum.mul_(group["momentum"]).addcdiv_(grad, (square + group["eps"]).sqrt_(), value=group["lr"])
+        p.sub_(momentum)
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameters that train, by where they stand and whether weight decay applies.
+
+    Those of one dimension (BatchNorm's and biases) have no decay unless ``recipe.decay_norms``. Each group's ``scale``
+    multiplies the learning rate: ``recipe.head_lr`` for the head, 1 elsewhere.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 or recipe.decay_norms
+            groups.setdefault((name.startswith("head."), decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+            "scale": recipe.head_lr if head else 1.0,
+        }
+        for (head, decays), parameters in groups.items()
+    ]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimiser over ``parameter_groups``."""
+    groups = parameter_groups(model, recipe)
+    match recipe.optimizer:
+        case "sgd":
+            return SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov)
+        case "adamw":
+            return AdamW(groups, recipe.lr)
+        case "rmsprop_tf":
+            decay, momentum, eps = recipe.rms_decay, recipe.momentum, recipe.rms_eps
+            return RMSpropTF(groups, recipe.lr, decay=decay, momentum=momentum, eps=eps)
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give each group ``lr`` times its ``scale``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class EMA(Generic[M]):
+    """Exponential moving average of a model's weights and BatchNorm statistics, in a copy in eval mode.
+
+    Step t (from 0) moves the average by 1 - min(decay, (1 + t) / (10 + t)): the shorter memory of the first steps is
+    TensorFlow's ExponentialMovingAverage with num_updates. BatchNorm's statistics are averaged alike, so that they
+    belong to the averaged weights; integer buffers are copied.
+    """
+
+    def __init__(self, model: M, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after step ``step``."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        new = model.state_dict()
+        for name, average in self.model.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(new[name], 1 - decay)
+            else:
+                average.copy_(new[name])

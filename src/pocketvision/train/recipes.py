@@ -1,0 +1,22 @@
+"""Recipes for small data: one function per way to train, each returning a ``Recipe``."""
+
+from ..data.transforms import Augment
+from .recipe import Recipe
+
+
+def finetune(images: int, classes: int) -> Recipe:
+    """From ImageNet weights to some hundred or thousand photos of other classes."""
+    return Recipe(
+        epochs=10,
+        lr=0.02,
+        head_lr=2.0,
+        warmup_epochs=1,
+        weight_decay=1e-4,
+        ema=0.99,
+        augment=Augment(scale=(0.35, 1.0)),
+    )
+
+
+def scratch(images: int, classes: int) -> Recipe:
+    """Small images without pretrained weights."""
+    return Recipe(epochs=20, lr=0.1, weight_decay=5e-4, ema=0.99, augment=Augment(scale=(0.6, 1.0), flip=0.0))

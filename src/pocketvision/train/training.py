@@ -1,0 +1,200 @@
+"""A run in memory: what one step, one evaluation, one checkpoint do."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..data.loader import Batch, ImageLoader
+from ..data.sources import Dataset
+from ..errors import ConfigurationError, DataError, TrainingError
+from ..nn.layers import Normalize
+from ..nn.load import save_model
+from ..nn.model import Model
+from ..tasks import Task
+from . import checkpoint
+from .checkpoint import Progress, Snapshot
+from .memory import keep_freed_memory
+from .optim import EMA, make_optimizer, set_learning_rate
+from .recipe import Recipe
+from .schedule import learning_rate
+
+
+@dataclass(slots=True)
+class Clock:
+    """Wall-clock time of this session. ``step_s``, ``evaluation_s``: seconds for a training step, an evaluation."""
+
+    before_s: float  # of earlier sessions of the run
+    start: float = field(default_factory=time.monotonic)
+    step_s: float = 0.0
+    evaluation_s: float | None = None
+    _marked: tuple[float, int] = (0.0, 0)
+
+    def seconds(self) -> float:
+        """Seconds of all sessions of the run."""
+        return self.before_s + time.monotonic() - self.start
+
+    def mark(self, step: int) -> None:
+        """Measure steps from here."""
+        self._marked = (time.monotonic(), step)
+
+    def lap(self, step: int) -> float:
+        """Seconds per step since the mark; unchanged when there was none."""
+        since, first = self._marked
+        if step > first:
+            self.step_s = (time.monotonic() - since) / (step - first)
+        return self.step_s
+
+
+@dataclass(slots=True)
+class Training:
+    """A run in memory."""
+
+    model: Model
+    task: Task
+    recipe: Recipe
+    run: Path
+    optimizer: Optimizer
+    ema: EMA[Model] | None
+    normalize: Normalize
+    batches: ImageLoader
+    val_batches: ImageLoader | None
+    progress: Progress
+    clock: Clock
+
+    @property
+    def evaluated(self) -> Model:
+        """The weights that are evaluated and kept: the averaged ones where there are."""
+        return self.ema.model if self.ema else self.model
+
+    @property
+    def images_per_step(self) -> float:
+        """Images in a step, on average over an epoch."""
+        return min(self.recipe.batch, len(self.batches.items) / len(self.batches))
+
+    def train_mode(self) -> None:
+        """Switch the model to training, but not the BatchNorms where the recipe freezes them."""
+        self.model.train()
+        if self.recipe.frozen_bn:
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Normalised images [B, 3, S, S] on the device."""
+        x_BCHW = self.normalize(batch.images.to(self.recipe.device))
+        return x_BCHW.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else x_BCHW
+
+    def step(self, batch: Batch) -> tuple[float, float]:
+        """One step; returns its loss and learning rate. Raises TrainingError for a loss that is not finite."""
+        recipe, progress = self.recipe, self.progress
+        seed = np.random.SeedSequence([recipe.seed, progress.step]).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed[0]))
+        lr = learning_rate(progress.step, recipe, len(self.batches), progress.steps)
+        set_learning_rate(self.optimizer, lr)
+        with torch.autocast(recipe.device, torch.bfloat16, enabled=bool(recipe.amp)):
+            outputs = self.model(self.inputs(batch))
+        loss = self.task.loss(outputs, batch, recipe)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss is {value}")
+        loss.backward()
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.model, progress.step)
+        progress.step += 1
+        progress.loss_sum += value * len(batch.items)
+        progress.images += len(batch.items)
+        return value, lr
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """The task's metrics on the validation images, in float32; {} when there are none."""
+        if self.val_batches is None:
+            return {}
+        start, meter, model = time.monotonic(), self.task.meter(), self.evaluated.eval()
+        for batch in self.val_batches.epoch():
+            meter.update(model(self.inputs(batch)), batch)
+        self.clock.evaluation_s = time.monotonic() - start
+        return meter.compute()
+
+    def plan(self) -> None:
+        """Fit the number of steps to the time limit, if there is one, at the speed that the clock has measured.
+
+        The plan is part of the checkpoint, so that a resumed run has the same learning rates.
+        """
+        limit_s, progress, clock = self.recipe.time_limit_s, self.progress, self.clock
+        if limit_s is None or not clock.step_s:
+            return
+        evaluation_s = clock.evaluation_s
+        if evaluation_s is None:  # not yet measured; a forward pass is about a third of a training step
+            evaluation_s = clock.step_s / 3 * len(self.val_batches or ())
+        left_s = limit_s - clock.seconds() - evaluation_s
+        left = max(0, int(left_s / (clock.step_s + evaluation_s / len(self.batches))))
+        progress.steps = min(progress.step + left, self.recipe.epochs * len(self.batches))
+
+    def save(self, *, best: bool = False) -> Path:
+        """Write the newest weights, then the state: a run resumed after a kill in between writes the weights again."""
+        for name, tensor in self.model.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise self._diverged(f"{name} is no longer finite")
+        self.progress.seconds = self.clock.seconds()
+        if best:
+            save_model(self.evaluated, self.run / checkpoint.BEST)
+        save_model(self.evaluated, self.run / checkpoint.LAST)
+        tensors = checkpoint.model_tensors(self.model, "model.")
+        tensors |= checkpoint.optimizer_tensors(self.optimizer, self.model)
+        if self.ema:
+            tensors |= checkpoint.model_tensors(self.ema.model, "ema.")
+        snapshot = Snapshot(self.model.spec, self.recipe, self.task.name, self.progress, tensors)
+        return checkpoint.write_state(self.run, snapshot)
+
+    def _diverged(self, what: str) -> TrainingError:
+        step, recipe = self.progress.step, self.recipe
+        tries = [f"a lower learning rate (lr={recipe.lr / 10:g}, now {recipe.lr:g})"]
+        tries += [] if recipe.clip_norm else ["clip_norm=1"]
+        tries += ["amp=False"] if recipe.amp else []
+        return TrainingError(
+            f"training diverged: {what} at step {step} (epoch {step // len(self.batches) + 1}); the last good weights "
+            f"are kept in {self.run / checkpoint.LAST}; try {' or '.join(tries)}"
+        )
+
+
+def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> Training:
+    """A run at its first step; moves ``model`` to the recipe's device and memory layout."""
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device=cuda: torch finds no CUDA device here; nearest valid: device=cpu")
+    if len(data.train) < 2:
+        raise DataError(f"{data.name}: {len(data.train)} training images; BatchNorm needs at least 2, add images")
+    if recipe.device == "cpu":
+        keep_freed_memory()
+    if recipe.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.dropout
+    model.to(recipe.device)
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    p, batch, workers = model.spec.preprocessing, recipe.batch, recipe.workers
+    batches = ImageLoader(data.train, p, batch=batch, augment=recipe.augment, seed=recipe.seed, workers=workers)
+    return Training(
+        model=model,
+        task=task,
+        recipe=recipe,
+        run=run,
+        optimizer=make_optimizer(model, recipe),
+        ema=EMA(model, recipe.ema) if recipe.ema else None,
+        normalize=Normalize(p).to(recipe.device),
+        batches=batches,
+        val_batches=ImageLoader(data.val, p, batch=batch, workers=workers) if data.val else None,
+        progress=Progress(steps=recipe.epochs * len(batches)),
+        clock=Clock(0.0),
+    )
