@@ -36,6 +36,13 @@ def commands(python: str, timm_python: str, yolo_python: str) -> dict[str, list[
     }
 
 
+def version(python: str, package: str) -> str | None:
+    """The version of ``package`` that the interpreter ``python`` has, None where it has none."""
+    program = f"from importlib.metadata import version; print(version({package!r}))"
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
 def why_absent(command: list[str]) -> str | None:
     """None where ``command`` works, else its error in one line."""
     try:
@@ -91,6 +98,12 @@ def main() -> int:
         "what": "wall time of a whole process, seconds",
         "date": date.today().isoformat(),
         "target_s": TARGET_S,
+        "command": "python benchmarks/startup.py, peers' interpreters by options",
+        "versions": {
+            "pocketvision": version(options.python, "pocketvision"),
+            "timm": version(options.timm_python, "timm"),
+            "ultralytics": version(options.yolo_python, "ultralytics"),
+        },
         "rows": rows,
         "left_out": absent,
         "machine": this_machine().to_dict() | {"load": load_average()},
