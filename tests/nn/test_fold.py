@@ -82,7 +82,9 @@ def error(model: Model, other: Model, dtype: torch.dtype = torch.float32, size: 
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("spec", [*(mobileone(k) for k in range(1, 6)), everything_else()], ids=[*"12345", "other rows"])
+@pytest.mark.parametrize(
+    "spec", [*(mobileone(k) for k in range(1, 6)), everything_else()], ids=[*"12345", "other rows"]
+)
 def test_folding_keeps_the_function(spec: ModelSpec, dtype: torch.dtype):
     model = settled(spec, dtype)
     deploy = fold(model)
@@ -165,8 +167,11 @@ def test_recalibrating_changes_statistics_but_not_the_function():
     model = settled(everything_else())
     reference = settled(everything_else())
     recalibrate(model, [2 + 3 * torch.randn(8, 3, 64, 64)])
-    assert not torch.allclose(model.state_dict()["backbone.rows.0.bn.running_mean"],
-                              reference.state_dict()["backbone.rows.0.bn.running_mean"], atol=0.1)
+    assert not torch.allclose(
+        model.state_dict()["backbone.rows.0.bn.running_mean"],
+        reference.state_dict()["backbone.rows.0.bn.running_mean"],
+        atol=0.1,
+    )
     assert error(reference, model) < 1e-5
 
 
