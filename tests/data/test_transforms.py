@@ -1,5 +1,7 @@
 """Preprocessing agrees with TorchVision's; augmentation does what its settings say, from torch's generator."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +129,15 @@ def test_augmented_is_a_function_of_torchs_generator(height: int, width: int, au
     assert np.array_equal(results[0], results[1])
     assert height * width == 1 or len({result.tobytes() for result in results}) >= 2
     assert np.array_equal(image, before)
+
+
+def test_plain_augmentation_does_not_import_torchvision():
+    program = (
+        "import sys, numpy, pocketvision.data.transforms as t;"
+        "t.augmented(numpy.zeros((9, 9, 3), 'uint8'), 8, t.Augment(erase=1), 'bilinear');"
+        "sys.exit('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_flip():

@@ -158,10 +158,13 @@ def _central_region(height: int, width: int, ratio: tuple[float, float]) -> tupl
 @cache
 def _operations(policy: Policy, strength: float, jitter: float) -> tuple[Any, ...]:
     """TorchVision's transforms; on PIL images, where these policies take 0.6 to 0.8 of their time on tensors."""
+    with_policy = policy != "none" and strength > 0
+    if not with_policy and not jitter:
+        return ()  # without TorchVision, whose import takes over a second
     from torchvision.transforms import v2
 
     operations: list[Any] = []
-    if policy != "none" and strength > 0:
+    if with_policy:
         kind = {
             "autoaugment": v2.AutoAugment,
             "randaugment": v2.RandAugment,
