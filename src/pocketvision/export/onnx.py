@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class Deployed(nn.Module):
     """uint8 images [N, S, S, 3] -> float32 scores [N, classes] that sum to 1: the folded ``model`` and what frames it.
 
-    The transpose comes first, while the pixels are bytes. In ONNX Runtime (batch 1, one thread, medians of 400
-    interleaved calls) MobileNetV3-Small then takes 1.16 ms, as on a float image that needs nothing of all this
-    (1.16); normalised before the transpose it takes 2.02 ms. Dividing the first convolution's weights by std
-    instead of the pixels changes nothing (1.16), nor does a batch fixed to 1 (1.17).
+    The transpose comes first, while the pixels are bytes. In ONNX Runtime (batch 1, one thread of a busy AMD EPYC,
+    medians of 400 interleaved calls) MobileNetV3-Small then takes 1.16 ms, as on a float image that needs nothing
+    of all this (1.16); normalised before the transpose it takes 2.02 ms. Dividing the first convolution's weights
+    by std instead of the pixels changes nothing (1.16), nor does a batch fixed to 1 (1.17).
     """
 
     def __init__(self, model: Model) -> None:
