@@ -81,6 +81,8 @@ def read_spec(path: Path) -> ModelSpec:
         spec = from_json(path.read_text())
     except OSError as error:
         raise ConfigurationError(f"cannot read the network description {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is no text; a network description is JSON") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     if not isinstance(spec, ModelSpec):

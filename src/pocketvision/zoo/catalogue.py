@@ -66,8 +66,10 @@ def _shapes(backbone: BackboneSpec) -> tuple[Row, ...]:
     return tuple(replace(row, branches=1) if isinstance(row, MobileOneConv) else row for row in rows)
 
 
-def _torchvision(model: str, top1: float, file: str, sha256: str, *, version: int = 1, width: float = 1.0) -> Entry:
-    preprocessing = IMAGENET if version == 1 else replace(IMAGENET, resize=232)
+def _torchvision(
+    model: str, top1: float, file: str, sha256: str, *, version: int = 1, resize: int = 256, width: float = 1.0
+) -> Entry:
+    preprocessing = replace(IMAGENET, resize=resize)
     eps = 1e-3 if model.startswith("mobilenet_v3") else 1e-5
     source, url = f"torchvision IMAGENET1K_V{version}", f"https://download.pytorch.org/models/{file}"
     return Entry(model, source, BSD, top1, preprocessing, file, url, sha256, width=width, bn_eps=eps)
@@ -104,7 +106,7 @@ CATALOGUE: tuple[Entry, ...] = (
         "mobilenetv1_100.ra4_e3600_r224_in1k.safetensors",
         "https://huggingface.co/timm/mobilenetv1_100.ra4_e3600_r224_in1k/resolve/main/model.safetensors",
     ),
-    _torchvision("mobilenet_v2", 72.154, "mobilenet_v2-7ebf99e0.pth", "7ebf99e0", version=2),
+    _torchvision("mobilenet_v2", 72.154, "mobilenet_v2-7ebf99e0.pth", "7ebf99e0", version=2, resize=232),
     replace(
         _torchvision(
             "mobilenet_v2",
@@ -122,10 +124,10 @@ CATALOGUE: tuple[Entry, ...] = (
     _timm("mnasnet_b1", 74.650, "mnasnet_b1-74cb7081.pth", "74cb7081"),
     _torchvision("mnasnet_b1", 73.456, "mnasnet1.0_top1_73.512-f206786ef8.pth", "f206786ef8"),
     _torchvision("mnasnet_b1", 67.734, "mnasnet0.5_top1_67.823-3ffadce67e.pth", "3ffadce67e", width=0.5),
-    _torchvision("mnasnet_b1", 71.180, "mnasnet0_75-7090bc5f.pth", "7090bc5f", version=2, width=0.75),
-    _torchvision("mnasnet_b1", 76.506, "mnasnet1_3-a4c69d6f.pth", "a4c69d6f", version=2, width=1.3),
+    _torchvision("mnasnet_b1", 71.180, "mnasnet0_75-7090bc5f.pth", "7090bc5f", resize=232, width=0.75),
+    _torchvision("mnasnet_b1", 76.506, "mnasnet1_3-a4c69d6f.pth", "a4c69d6f", resize=232, width=1.3),
     _timm("mnasnet_small", 66.196, "mnasnet_small_lamb-aff75073.pth", "aff75073"),
-    _torchvision("mobilenet_v3_large", 75.274, "mobilenet_v3_large-5c1a4163.pth", "5c1a4163", version=2),
+    _torchvision("mobilenet_v3_large", 75.274, "mobilenet_v3_large-5c1a4163.pth", "5c1a4163", version=2, resize=232),
     _torchvision("mobilenet_v3_large", 74.042, "mobilenet_v3_large-8738ca79.pth", "8738ca79"),
     _timm("mobilenet_v3_large", 75.766, "mobilenetv3_large_100_ra-f55367f5.pth", "f55367f5"),
     _torchvision("mobilenet_v3_small", 67.668, "mobilenet_v3_small-047dcff4.pth", "047dcff4"),

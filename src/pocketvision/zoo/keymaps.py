@@ -126,7 +126,11 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
         pairs = _torchvision_mnasnet(spec)
     else:
         raise WeightsError(f"{layout} has no network like {backbone.name!r}; use another layout")
-    return dict(pairs)
+    names = dict(pairs)
+    if ("head.hidden" in names) != bool(spec.head.hidden):
+        kind = f"hidden={spec.head.hidden}" if spec.head.hidden else "no hidden layer"
+        raise WeightsError(f"{layout} has no {backbone.name} with {kind} before the classifier; use another layout")
+    return names
 
 
 def _layers(row: InvertedResidual, c_in: int) -> list[str]:

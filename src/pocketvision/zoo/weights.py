@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -135,9 +137,13 @@ def read(path: Path) -> tuple[dict[str, Any], ModelSpec | None]:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise WeightsError(f"cannot read the weights {path}: {error.strerror}; check the path") from None
+        raise WeightsError(
+            f"cannot read the weights {path}: {error.strerror}; check the path, or say imagenet for published ones"
+        ) from None
     if path.is_dir() or size < 8:
-        raise WeightsError(f"{path} is {'a folder' if path.is_dir() else 'empty'}; name a file of weights")
+        raise WeightsError(
+            f"{path} is {'a folder' if path.is_dir() else f'{size} bytes short'}; name a file of weights"
+        )
     state, said = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), None)
     if not state:
         raise WeightsError(f"{path} holds no tensors; expected a state dict")
@@ -156,25 +162,32 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelSpec | None]:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or cut short ({error}); fetch it again or take an older one") from None
+        raise _damaged(path, error) from None
     try:
         return state, from_json(header["spec"]) if "spec" in header else None
     except ConfigurationError as error:
         raise WeightsError(f"{path}: {error}") from None
 
 
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    cause = str(error).partition(". ")[0] or type(error).__name__
+    return WeightsError(f"{path} is damaged or cut short ({cause}); fetch it again or take an older one")
+
+
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a pickle's protocol is unusual
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # many kinds, all of which mean that there are no weights to have
         if "Weights only load failed" in str(error):
             raise WeightsError(
                 f"{path} is refused: besides tensors it holds Python objects, which could run code when loaded. Where "
                 "you trust it, convert it once: torch.save(model.state_dict(), 'weights.pth'), then give that file"
             ) from error
-        raise WeightsError(f"{path} is damaged or cut short ({error}); fetch it again or take an older one") from error
+        raise _damaged(path, error) from error
     for key in WRAPPERS:
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             data = data[key]
@@ -195,8 +208,8 @@ def published(spec: ModelSpec) -> Path:
     if not entries:
         names = sorted({entry.model for entry in CATALOGUE})
         raise WeightsError(
-            f"nobody has published ImageNet weights for this {_sketch(spec)}; there are some, at width 1, for "
-            f"{', '.join(names)}"
+            f"no published ImageNet weights are known for this {_sketch(spec)}; at width 1 there are some for "
+            f"{', '.join(names)}. Start without weights, or name a file of your own"
         )
     return _download(next(entry for entry in entries if entry.url))
 
@@ -265,7 +278,7 @@ def _cached_sha256(path: Path) -> str:
     try:
         known = json.loads(memory.read_text())
     except (OSError, ValueError):
-        known = {}
+        known = dict[str, Any]()
     if known.get(key, [])[:2] != [stat.st_mtime_ns, stat.st_size]:
         with open(path, "rb") as file:
             known[key] = [stat.st_mtime_ns, stat.st_size, hashlib.file_digest(file, "sha256").hexdigest()]
@@ -293,9 +306,9 @@ def _download(entry: Entry) -> Path:
 
     try:
         return write_atomic(path, fetch)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise WeightsError(
             f"cannot download ImageNet weights of {entry.model} ({entry.source}; {entry.licence}) from {entry.url}: "
-            f"{error}. On a machine without network, fetch that file elsewhere, put it into {cache_folder()} or into "
-            f"a folder named by {FOLDER}, and run again; or start without weights"
+            f"{error}. On a machine without network, fetch it elsewhere and put it, named {entry.file}, into "
+            f"{cache_folder()} or into a folder that {FOLDER} names; or start without weights"
         ) from None
