@@ -88,7 +88,8 @@ def from_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """
     if layout == "pocketvision":
         return dict(state)
-    names, theirs = layer_names(spec, layout), OrderedDict[str, Any]()
+    names = layer_names(spec, layout)
+    theirs: OrderedDict[str, Any] = OrderedDict()  # OrderedDict[str, Any]() would carry its type into torch.save
     for name, tensor in state.items():
         layer, _, leaf = name.rpartition(".")
         their = names[layer]

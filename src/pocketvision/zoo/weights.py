@@ -177,6 +177,9 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
+    with open(path, "rb") as file:
+        if file.read(2) not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise WeightsError(f"{path} is no file that torch.save or safetensors wrote; name a file of weights")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a pickle's protocol is unusual
@@ -184,7 +187,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     except Exception as error:  # many kinds, all of which mean that there are no weights to have
         if "Weights only load failed" in str(error):
             raise WeightsError(
-                f"{path} is refused: besides tensors it holds Python objects, which could run code when loaded. Where "
+                f"{path} is refused: it holds more than tensors, and Python objects could run code when loaded. Where "
                 "you trust it, convert it once: torch.save(model.state_dict(), 'weights.pth'), then give that file"
             ) from error
         raise _damaged(path, error) from error
@@ -192,8 +195,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             data = data[key]
     if not isinstance(data, dict) or not all(isinstance(value, torch.Tensor) for value in data.values()):
-        kind = f"with {first(data)}" if isinstance(data, dict) else type(data).__name__
-        raise WeightsError(f"{path} holds no state dict but a {kind}; save model.state_dict()")
+        kind = first(data) if isinstance(data, dict) else f"a {type(data).__name__}"
+        raise WeightsError(f"{path} holds no state dict but {kind}; save model.state_dict()")
     return data
 
 
