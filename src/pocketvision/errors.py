@@ -24,6 +24,10 @@ class TrainingError(PocketvisionError):
     """A training run that cannot start, resume or go on."""
 
 
+class BudgetError(PocketvisionError):
+    """A budget that nothing can meet, with what comes nearest."""
+
+
 class ExportError(PocketvisionError):
     """A conversion that failed, or an exported file that does not compute what the model computes."""
 

@@ -23,15 +23,15 @@ def fold(model: Model) -> Model:
     """
     if model.training:
         raise ConfigurationError("cannot fold a model in train mode: call model.eval() first, then fold(model)")
-    parameter = next(model.parameters())
-    deploy = build(as_folded(model.spec)).to(parameter.device, parameter.dtype)
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        deploy = Model(as_folded(model.spec))
     state = dict(model.state_dict())
     if not model.spec.backbone.folded:
         for name, unit in _units(model):
             weight, bias = unit.kernel_and_bias()
             stem = f"{name}.branches.0.conv" if isinstance(unit, MobileOneUnit) else f"{name}.conv"
             state |= {f"{stem}.weight": weight, f"{stem}.bias": bias}
-    deploy.load_state_dict({name: state[name] for name in deploy.state_dict()})
+    deploy.load_state_dict({name: state[name].clone() for name in deploy.state_dict()}, assign=True)
     return deploy.eval()
 
 

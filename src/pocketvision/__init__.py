@@ -1,0 +1,49 @@
+"""pocketvision: give it your images and a latency budget, get back a mobile vision model that meets it.
+
+Every command is a function here. Importing this module imports neither torch nor anything else that is slow.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .app.build import build
+    from .app.commands import evaluate, export, measure, predict
+    from .app.doctor import doctor
+    from .app.models import models
+    from .app.training import train
+    from .nn.load import create_model
+    from .zoo import model_spec
+
+__version__ = metadata.version("pocketvision")
+_HOMES = {
+    "build": ".app.build",
+    "train": ".app.training",
+    "evaluate": ".app.commands",
+    "predict": ".app.commands",
+    "export": ".app.commands",
+    "measure": ".app.commands",
+    "models": ".app.models",
+    "doctor": ".app.doctor",
+    "create_model": ".nn.load",
+    "model_spec": ".zoo",
+}
+__all__ = [
+    "build",
+    "create_model",
+    "doctor",
+    "evaluate",
+    "export",
+    "measure",
+    "model_spec",
+    "models",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name's module at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

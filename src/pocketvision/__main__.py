@@ -1,0 +1,5 @@
+"""``python -m pocketvision``."""
+
+from .app.cli import main
+
+main()

@@ -1,0 +1,266 @@
+"""`pocketvision build`: images and a budget -> a verified model, its files and its report."""
+
+import csv
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..data.check import check_dataset
+from ..data.sources import Dataset, open_dataset
+from ..errors import ConfigurationError, nearest
+from ..export.artifact import Artifact
+from ..export.onnx import export
+from ..measure.latency import Latency, measure_sessions
+from ..measure.machine import usable_cores
+from ..measure.parity import check_parity
+from ..measure.runtimes import RUNTIMES, open_artifact, open_model
+from ..nn.model import Model
+from ..report.content import BuildReport, Candidate, Mistake, Promise
+from ..report.write import write_report
+from ..train.checkpoint import RESULTS
+from ..train.evaluate import ClassificationResult, evaluate
+from ..zoo import MODELS
+from .choose import SIZES, SMALL_IMAGE, Limits, Option, choose, natural_size
+from .commands import parity_images
+from .options import TrainOptions
+from .progress import tell
+from .source import load_trained
+from .training import train_spec
+
+REPORTED = ("pocketvision", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
+SHOWN_MISTAKES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the model must keep to: median milliseconds for one image, megabytes of the file, and how many points of
+    accuracy the exported file may lose against the trained model. None: no limit."""
+
+    max_ms: float | None = None
+    max_mb: float | None = None
+    max_drop: float | None = 1.0
+    runtime: str = "onnxruntime"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise ConfigurationError(f"runtime {self.runtime!r} is unknown; {nearest(self.runtime, RUNTIMES)}")
+        for name in ("max_ms", "max_mb"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name}={value} must be above 0, or be left out for no limit")
+        if self.max_drop is not None and self.max_drop < 0:
+            raise ConfigurationError(f"max_drop={self.max_drop} must be 0 points or more; nearest valid: 0")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What came out: the exported file, its accuracy in the runtime, and whether every promise was kept."""
+
+    artifact: Path
+    report: Path
+    task: str
+    metric: str
+    value: float
+    latency_ms: float
+    size_mb: float
+    budget: Budget
+    met: bool
+    model: str
+    run: Path
+    promises: tuple[Promise, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        budget = {name: getattr(self.budget, name) for name in Budget.__slots__}
+        broken = [f"{promise.what}: {promise.got}, wanted {promise.wanted}" for promise in self.promises if not promise.met]
+        return {
+            "artifact": str(self.artifact),
+            "report": str(self.report),
+            "task": self.task,
+            "metric": self.metric,
+            "value": round(self.value, 6),
+            "latency_ms": round(self.latency_ms, 4),
+            "size_mb": round(self.size_mb, 3),
+            "budget": budget,
+            "met": self.met,
+            "broken": broken,
+            "model": self.model,
+            "run": str(self.run),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.model}: {self.metric} {self.value:.1%}, {self.latency_ms:.2f} ms, {self.size_mb:.1f} MB",
+            *(
+                f"{'met   ' if promise.met else 'BROKEN'} {promise.what}: {promise.got}, wanted {promise.wanted}"
+                for promise in self.promises
+            ),
+            f"artifact: {self.artifact}",
+            f"report:   {self.report}",
+            f"next: pocketvision predict {self.artifact} FOLDER",
+        ]
+        return "\n".join(lines)
+
+
+class Stages:
+    """Seconds that each stage of a build took, said as they pass."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def build(
+    data: str | Path,
+    budget: Budget = Budget(),
+    options: TrainOptions = TrainOptions(),
+    *,
+    model: str | None = None,
+    command: str = "",
+) -> BuildResult:
+    """Check the data, choose a network for the budget, train, fold, export, verify, report.
+
+    The choice: networks whose weights can be reached, measured in the runtime at several input sizes, ranked by a probe
+    on the user's own images (``choose``). All that is reported was measured on the exported file: accuracy on the
+    validation images and latency in ``budget.runtime``. ``result.met`` says whether every promise is kept.
+    Raises ConfigurationError, DataError, WeightsError, TrainingError or ExportError with cause and fix.
+    """
+    if model is not None and model not in MODELS and not model.endswith(".json"):
+        raise ConfigurationError(f"unknown model {model!r}; {nearest(model, MODELS)}")
+    stage = Stages()
+    with stage("check data"):
+        dataset = open_dataset(data, seed=options.seed)
+        findings = check_dataset(dataset)
+    tell(dataset.description)
+    for finding in findings:
+        if finding.severity != "info":
+            tell(f"{finding.severity}: {finding.text}")
+    with stage("choose model"):
+        natural = natural_size(dataset)
+        sizes = [options.imgsz] if options.imgsz else [s for s in SIZES if s <= natural] or [natural]
+        weights = options.weights
+        if weights == "auto":
+            weights = "none" if max(sizes) < SMALL_IMAGE else "imagenet"
+        limits = Limits(budget.max_ms, budget.max_mb, budget.runtime, budget.threads)
+        chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits)
+    tell(f"chosen: {chosen.label}, {chosen.latency_ms or 0:.2f} ms ({chosen.note})")
+    with stage("train"):
+        trained, info = train_spec(dataset, chosen.spec, weights, options)
+    network, path = load_trained(trained.run)
+    with stage("export and verify"):
+        artifact = export(network, out=path.with_name("model.onnx"))
+        parity = check_parity(artifact, network, parity_images(trained.run / "split.json", artifact))
+        accuracy = _evaluate(artifact, dataset)
+        latency = _measure(artifact, network, budget)
+    promises = _promises(budget, latency[budget.runtime], artifact, trained.value or 0.0, accuracy.top1)
+    tell("writing the report")
+    report = write_report(
+        BuildReport(
+            title=f"{dataset.name}: {chosen.label}",
+            command=command or f"pocketvision build {data}",
+            data=dataset,
+            artifact=artifact,
+            measured_on=f"val split, {artifact.path.name} in onnxruntime",
+            confusion=accuracy.confusion,
+            latency=tuple(latency.values()),
+            parity=parity,
+            budget=promises,
+            curve=_curve(trained.run),
+            mistakes=_mistakes(accuracy, dataset),
+            candidates=tuple(_candidate(option, chosen) for option in considered),
+            findings=tuple(finding.text for finding in findings),
+            seconds=stage.seconds,
+            versions={name: metadata.version(name) for name in REPORTED},
+            weights=f"{info.source or info.path} ({info.licence})" if info else "random",
+        ),
+        trained.run,
+    )
+    return BuildResult(
+        artifact=artifact.path,
+        report=report,
+        task="classification",
+        metric="top1",
+        value=accuracy.top1,
+        latency_ms=latency[budget.runtime].median_ms,
+        size_mb=artifact.size_mb,
+        budget=budget,
+        met=all(promise.met for promise in promises),
+        model=chosen.label,
+        run=trained.run,
+        promises=promises,
+    )
+
+
+def _evaluate(artifact: Artifact, dataset: Dataset) -> ClassificationResult:
+    """Accuracy of the exported file in its runtime."""
+    session = open_artifact(artifact, threads=usable_cores())
+    return evaluate(session, dataset.val, artifact.spec.preprocessing, dataset.classes)
+
+
+def _measure(artifact: Artifact, model: Model, budget: Budget) -> dict[str, Latency]:
+    """Latency of the file in its runtime, and of the folded model in torch beside it, in turns.
+
+    A measurement that other work disturbed is repeated once when it breaks the budget.
+    """
+    sessions = {
+        "onnxruntime": open_artifact(artifact, threads=budget.threads),
+        "torch": open_model(model, threads=budget.threads),
+    }
+    latency = measure_sessions(sessions, n=200)
+    wanted = latency[budget.runtime]
+    if budget.max_ms and wanted.median_ms > budget.max_ms and wanted.disturbed:
+        latency = measure_sessions(sessions, n=200)
+    return latency
+
+
+def _promises(
+    budget: Budget, latency: Latency, artifact: Artifact, trained: float, exported: float
+) -> tuple[Promise, ...]:
+    """Each limit of the budget beside what was measured."""
+    promises = list[Promise]()
+    if budget.max_ms is not None:
+        met = latency.median_ms <= budget.max_ms
+        promises.append(Promise("latency", f"{budget.max_ms:g} ms", f"{latency.median_ms:.2f} ms", met))
+    if budget.max_mb is not None:
+        met = artifact.size_mb <= budget.max_mb
+        promises.append(Promise("size", f"{budget.max_mb:g} MB", f"{artifact.size_mb:.2f} MB", met))
+    if budget.max_drop is not None:
+        drop = 100 * (trained - exported)
+        got = f"{max(0.0, drop):.2f} points"
+        promises.append(
+            Promise("accuracy lost by exporting", f"{budget.max_drop:g} points", got, drop <= budget.max_drop)
+        )
+    return tuple(promises)
+
+
+def _curve(run: Path) -> tuple[dict[str, float], ...]:
+    """The epochs of results.csv."""
+    with open(run / RESULTS, newline="") as file:
+        return tuple({name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file))
+
+
+def _mistakes(accuracy: ClassificationResult, dataset: Dataset) -> tuple[Mistake, ...]:
+    return tuple(
+        Mistake(mistake.image, dataset.classes[mistake.label], dataset.classes[mistake.predicted], mistake.score)
+        for mistake in accuracy.mistakes[:SHOWN_MISTAKES]
+    )
+
+
+def _candidate(option: Option, chosen: Option) -> Candidate:
+    return Candidate(
+        name=option.label,
+        latency_ms=option.latency_ms,
+        accuracy=option.accuracy,
+        accuracy_is="probe on training images",
+        decision=option.note,
+        chosen=option is chosen,
+    )

@@ -1,0 +1,262 @@
+"""Which network for this data and this budget: candidates by measured latency, ranked by a probe on the user's images."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data.loader import ImageLoader
+from ..data.sources import Dataset, Item
+from ..errors import BudgetError, ConfigurationError, WeightsError
+from ..export.onnx import export
+from ..measure.latency import measure_sessions
+from ..measure.runtimes import open_artifact, open_model
+from ..nn.load import load_model
+from ..nn.model import Model, build
+from ..spec.cost import cost
+from ..spec.model import ModelSpec
+from ..spec.transform import as_folded, with_classes, with_size
+from ..tasks.classification import Classification
+from ..train.events import Stopped
+from ..train.loop import fit
+from ..train.recipes import scratch
+from ..zoo import model_spec
+from ..zoo.weights import available, published
+from .progress import tell
+
+SIZES = (224, 192, 160, 128, 96)
+MARGIN = 0.95  # of the budget: what a candidate may take, so that the final measurement meets it on a noisy machine
+PROBE_IMAGES, PROBE_FOLDS = 1000, 3
+TRIALS, TRIAL_EPOCHS, TRIAL_IMAGES = 2, 2, 500
+SMALL_IMAGE = 64  # pixels: below this ImageNet weights have nothing to offer, and training from scratch is quick
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A network at an input size. ``accuracy``: of the probe, 0 to 1; ``note``: why it is in or out."""
+
+    name: str
+    spec: ModelSpec
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    accuracy: float | None = None
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and input size."""
+        return f"{self.name} at {self.spec.preprocessing.size} px"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a candidate has to keep to: milliseconds and megabytes (None: no limit), in a runtime with some threads."""
+
+    max_ms: float | None
+    max_mb: float | None
+    runtime: str
+    threads: int
+
+
+def choose(
+    dataset: Dataset, names: Sequence[str], sizes: Sequence[int], weights: str, limits: Limits
+) -> tuple[Option, list[Option]]:
+    """The network and input size that promise most accuracy within the limits, and all that were considered.
+
+    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: with pretrained
+    weights a cross-validated logistic regression on frozen features, without them a short training, both on training
+    images only. Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError
+    when no weights can be reached.
+    """
+    found, considered = reachable(names, weights)
+    if not found:
+        reasons = "; ".join(sorted({option.note for option in considered}))
+        raise WeightsError(
+            f"no pretrained weights can be reached: {reasons}. Put weights files into a folder and set "
+            "POCKETVISION_WEIGHTS to it, or train from scratch with --weights none (needs many more images)"
+        )
+    if weights == "none" and len(found) > TRIALS:
+        found.sort(key=lambda pair: cost(as_folded(pair[1])).madds)
+        considered += [
+            Option(name, spec, note=f"only the {TRIALS} lightest are tried when training from scratch")
+            for name, spec in found[TRIALS:]
+        ]
+        found = found[:TRIALS]
+    feasible = list[Option]()
+    for name, spec in found:
+        for option in within(spec, name, sizes, len(dataset.classes), limits):
+            tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{option.note and '; '}{option.note}")
+            (considered if option.note else feasible).append(option)
+    if not feasible:
+        raise BudgetError(_nearest_feasible([option for option in considered if option.latency_ms], limits))
+    if len(feasible) > 1:
+        feasible = [_probed(option, dataset, weights) for option in feasible]
+    best = max(feasible, key=lambda option: (option.accuracy or 0, -(option.latency_ms or 0)))
+    chosen = replace(best, note="best probe accuracy" if len(feasible) > 1 else "the only one within the budget")
+    rest = [replace(option, note="lower probe accuracy") for option in feasible if option is not best]
+    return chosen, [chosen, *rest, *considered]
+
+
+def _nearest_feasible(tried: list[Option], limits: Limits) -> str:
+    """Why nothing fits, and what would."""
+    wanted = [f"{limits.max_ms} ms"] * (limits.max_ms is not None) + [f"{limits.max_mb} MB"] * (limits.max_mb is not None)
+    fastest = min(tried, key=lambda option: option.latency_ms or 0)
+    smallest = min(tried, key=lambda option: option.size_mb or 0)
+    near = {f"{o.label} with {o.latency_ms:.2f} ms and {o.size_mb:.1f} MB" for o in (fastest, smallest)}
+    return f"no network keeps to {' and '.join(wanted)}; nearest: {'; '.join(sorted(near))}; raise the budget to that"
+
+
+def _probed(option: Option, dataset: Dataset, weights: str) -> Option:
+    accuracy = trial(option, dataset) if weights == "none" else probe(option, dataset, weights)
+    tell(f"{option.label}: probe accuracy {accuracy:.1%}")
+    return replace(option, accuracy=accuracy)
+
+
+def natural_size(dataset: Dataset) -> int:
+    """The input size that fits the images: 224, or the multiple of 32 that holds the short side of smaller ones."""
+    from ..data.image import read_image
+
+    items = dataset.train[:: max(1, len(dataset.train) // 20)]
+    short = float(np.median([min(read_image(item.image).shape[:2]) for item in items]))
+    return int(min(224, max(32, -(-short // 32) * 32)))
+
+
+def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, ModelSpec]], list[Option]]:
+    """The networks that training can start from, and those that are left out with the reason.
+
+    ``weights``: "imagenet" asks for published weights, on this machine or downloaded; after one download has failed no
+    other is tried. "none" and a file's path take every network.
+    """
+    found, left_out, offline = list[tuple[str, ModelSpec]](), list[Option](), ""
+    for name in sorted(names, key=lambda name: available(model_spec(name)) is None):
+        spec = model_spec(name)
+        if weights == "imagenet":
+            entry = available(spec)
+            if entry is None and not offline:
+                try:
+                    published(spec)
+                    entry = available(spec)
+                except WeightsError as error:
+                    if "download" in str(error):
+                        offline = str(error)
+                    left_out.append(Option(name, spec, note=f"no ImageNet weights: {error}"))
+                    continue
+            if entry is None:
+                left_out.append(Option(name, spec, note="ImageNet weights are not on this machine, which is offline"))
+                continue
+            spec = entry.spec()
+        found.append((name, spec))
+    return found, left_out
+
+
+def within(spec: ModelSpec, name: str, sizes: Sequence[int], classes: int, limits: Limits) -> Iterator[Option]:
+    """``name`` at the largest of ``sizes`` that keeps to the limits, and at the next smaller one.
+
+    Yields too slow or too large ones as well, with a note, so that the report can say what was tried.
+    """
+    per_madd, kept = None, 0
+    for size in sorted(sizes, reverse=True):
+        sized = with_classes(with_size(spec, size, ratio=1.0), classes)
+        madds = cost(as_folded(sized)).madds
+        if per_madd and limits.max_ms and per_madd * madds > 1.3 * limits.max_ms:
+            continue  # far too slow, judged by the larger one that was measured
+        latency, megabytes = measured(sized, limits)
+        per_madd = latency / madds
+        option = Option(name, sized, latency, megabytes)
+        if limits.max_mb and megabytes > limits.max_mb:
+            yield replace(option, note=f"{megabytes:.1f} MB is above {limits.max_mb} MB")
+            return
+        if limits.max_ms and latency > MARGIN * limits.max_ms:
+            yield replace(option, note=f"too slow: {latency:.2f} ms is not safely below {limits.max_ms} ms")
+            continue
+        yield option
+        kept += 1
+        if kept == 2:
+            return
+
+
+def measured(spec: ModelSpec, limits: Limits) -> tuple[float, float]:
+    """Median milliseconds and megabytes of a network with random weights, exported as it will be."""
+    model = build(spec).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = export(model, out=Path(folder) / "candidate.onnx")
+        torch_runtime = limits.runtime == "torch"
+        session = (
+            open_model(model, threads=limits.threads)
+            if torch_runtime
+            else open_artifact(artifact, threads=limits.threads)
+        )
+        latency = measure_sessions({"candidate": session}, n=60, seconds=3)["candidate"]
+        return latency.median_ms, artifact.size_mb
+
+
+def trial(option: Option, dataset: Dataset) -> float:
+    """Best accuracy of a short training from scratch, on a quarter of some training images that it does not see."""
+    items = sample(dataset.train, TRIAL_IMAGES)
+    held_out = items[::4]
+    rest = tuple(item for item in items if item not in set(held_out))
+    recipe = replace(scratch(len(rest), len(dataset.classes)), epochs=TRIAL_EPOCHS)
+    with tempfile.TemporaryDirectory() as folder:
+        data = replace(dataset, train=rest, val=tuple(held_out), test=())
+        spec = with_classes(option.spec, dataset.classes)
+        for event in fit(build(spec), Classification(), data, recipe, Path(folder) / "trial"):
+            if isinstance(event, Stopped):
+                return event.best or 0.0
+    raise AssertionError("a training run ends with Stopped")
+
+
+def probe(option: Option, dataset: Dataset, weights: str) -> float:
+    """Accuracy of a logistic regression on the network's frozen features, cross-validated on training images.
+
+    Raises WeightsError when the weights cannot be read.
+    """
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model, _ = load_model(option.spec, weights)
+    items = sample(dataset.train, PROBE_IMAGES)
+    with torch.inference_mode():
+        features = np.concatenate([embed(model, images) for images in _batches(items, option.spec)])
+    labels = np.array([item.label for item in items])
+    folds = min(PROBE_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    if folds < 2:
+        raise ConfigurationError("a class has only one training image; add images, or name the network with --model")
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    splits = StratifiedKFold(folds, shuffle=True, random_state=0)
+    return float(cross_val_score(regression, features, labels, cv=splits).mean())
+
+
+def embed(model: Model, images: object) -> np.ndarray:
+    """What the last linear layer sees of uint8 images [B, 3, S, S]: float32 [B, features]."""
+    import torch
+
+    from ..nn.layers import Normalize
+
+    assert isinstance(images, torch.Tensor)
+    model.eval()
+    normalized = Normalize(model.spec.preprocessing)(images).contiguous(memory_format=torch.channels_last)
+    return model.head.embed(model.backbone(normalized)).numpy()
+
+
+def _batches(items: Sequence[Item], spec: ModelSpec) -> Iterator[object]:
+    for batch in ImageLoader(items, spec.preprocessing, batch=32).epoch():
+        yield batch.images
+
+
+def sample(items: Sequence[Item], count: int) -> list[Item]:
+    """At most ``count`` items, evenly from each class, always the same ones."""
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    if len(items) <= count:
+        return list(items)
+    chosen = list[Item]()
+    for members in groups.values():
+        keep = max(2, round(count * len(members) / len(items)))
+        chosen += members[:: max(1, len(members) // keep)][:keep]
+    return chosen

@@ -1,0 +1,284 @@
+"""The command line. Only typer is imported here; each command imports its work when it is called."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import BudgetError, PocketvisionError
+
+app = typer.Typer(
+    help="Your images and a latency budget in; a trained, exported and measured mobile vision model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str, typer.Argument(help="Folder of class folders, a CSV, or sample:digits")]
+Source = Annotated[str, typer.Argument(help="A run folder, an exported file, or a weights file")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
+Weights = Annotated[str, typer.Option(help="auto, imagenet, none, or a weights file")]
+Size = Annotated[int | None, typer.Option("--imgsz", "--img-size", help="Side of the network's input in pixels")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images")]
+Batch = Annotated[int | None, typer.Option("--batch", "--batch-size", "-b", help="Images per step")]
+Minutes = Annotated[float | None, typer.Option("--time", help="Limit for the training, in minutes")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice")]
+Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
+Project = Annotated[Path, typer.Option(help="Folder that run folders are made in")]
+Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
+Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
+Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
+Width = Annotated[float, typer.Option(help="Width multiplier")]
+WidthRule = Annotated[str, typer.Option(help="How widths are rounded: torchvision or paper")]
+
+
+@app.command()
+def build(
+    data: Data,
+    max_ms: Annotated[float | None, typer.Option(help="Latency budget: median milliseconds of one image")] = None,
+    max_mb: Annotated[float | None, typer.Option(help="Size budget of the exported file in megabytes")] = None,
+    max_drop: Annotated[float, typer.Option(help="Accuracy points that the exported file may lose")] = 1.0,
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = 1,
+    model: Annotated[str | None, typer.Option(help="Use this model instead of choosing one")] = None,
+    weights: Weights = "auto",
+    imgsz: Size = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    time: Minutes = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    project: Project = Path("runs"),
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train, export and verify the most accurate model that meets a budget. Exit code 2: the budget is not met."""
+    from .build import Budget
+    from .build import build as run
+    from .options import TrainOptions
+
+    options = TrainOptions(
+        weights=weights,
+        imgsz=imgsz,
+        epochs=epochs,
+        batch=batch,
+        minutes=time,
+        workers=workers,
+        seed=seed,
+        project=project,
+        name=name,
+    )
+    budget = Budget(max_ms=max_ms, max_mb=max_mb, max_drop=max_drop, runtime=runtime, threads=threads)
+    result = run(data, budget, options, model=model, command=_command_line())
+    _print(result.to_dict(), str(result), as_json)
+    if not result.met:
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    data: Annotated[str | None, typer.Argument(help="Folder of class folders, a CSV, or sample:digits")] = None,
+    model: Annotated[str, typer.Option(help="A name from `pocketvision models`, or a JSON file of rows")] = (
+        "mobilenet_v3_small"
+    ),
+    weights: Weights = "auto",
+    width: Width = 1.0,
+    width_rule: WidthRule = "torchvision",
+    recipe: Annotated[str, typer.Option(help="auto, finetune or scratch")] = "auto",
+    imgsz: Size = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    lr: Annotated[float | None, typer.Option("--lr", "--lr0", help="Highest learning rate")] = None,
+    time: Minutes = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda; auto takes cuda where there is one")] = "auto",
+    workers: Workers = None,
+    seed: Seed = 0,
+    project: Project = Path("runs"),
+    name: Name = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder; DATA is read from it")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on a data set."""
+    from .options import TrainOptions
+    from .training import resume_training
+    from .training import train as run_training
+
+    if resume is not None:
+        result = resume_training(resume)
+    elif data is None:
+        raise typer.BadParameter("give DATA, or --resume RUN")
+    else:
+        options = TrainOptions(
+            weights=weights,
+            width=width,
+            width_rule=width_rule,
+            recipe=recipe,
+            imgsz=imgsz,
+            epochs=epochs,
+            batch=batch,
+            lr=lr,
+            minutes=time,
+            patience=patience,
+            device=device,
+            workers=workers,
+            seed=seed,
+            project=project,
+            name=name,
+        )
+        result = run_training(data, model, options)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def evaluate(
+    source: Source,
+    data: Data,
+    split: Annotated[str, typer.Option(help="train, val or test")] = "val",
+    threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: all cores")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of a run or an exported file on a data set."""
+    from .commands import evaluate as run
+
+    result = run(source, data, split=split, threads=threads)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def predict(
+    source: Source,
+    images: Annotated[list[Path], typer.Argument(help="Images and folders of images")],
+    threads: Annotated[int, typer.Option(help="Threads; 0: all cores")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Label images, one line each; files that cannot be read are skipped, named and counted."""
+    from .commands import predict as run
+
+    predictions, skipped = [], []
+    for item in run(source, images, threads=threads):
+        if hasattr(item, "reason"):
+            skipped.append(item.to_dict())
+            typer.echo(f"{item.file}: skipped, {item.reason}", err=True)
+        else:
+            predictions.append(item.to_dict())
+            if not as_json:
+                typer.echo(f"{item.file}: {item.label} {item.score:.3f}")
+    _print(
+        {"predictions": predictions, "skipped": skipped},
+        f"{len(predictions)} images labelled, {len(skipped)} skipped",
+        as_json,
+    )
+
+
+@app.command()
+def export(
+    source: Source,
+    to: Annotated[list[str], typer.Option(help="Formats: onnx")] = ["onnx"],  # noqa: B006  typer reads it, nobody writes
+    out: Annotated[Path | None, typer.Option(help="File to write; beside the weights by default")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold, convert and check a trained model."""
+    from .commands import export as run
+
+    result = run(source, to=to, out=out)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def measure(
+    targets: Annotated[list[str], typer.Argument(help="Model names, run folders, exported files")],
+    runtime: Annotated[list[str], typer.Option(help="onnxruntime, torch; may be given again")] = ["onnxruntime"],  # noqa: B006
+    threads: Threads = 1,
+    imgsz: Size = None,
+    n: Annotated[int, typer.Option("-n", "--n", help="Timed calls of each")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Latency of one image, candidates interleaved: min, median, p90 and where it was measured."""
+    from .commands import measure as run
+
+    result = run(targets, runtimes=runtime, threads=threads, imgsz=imgsz, n=n)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A name, a pattern such as *v3*, or a JSON file of rows")] = None,
+    width: Width = 1.0,
+    width_rule: WidthRule = "torchvision",
+    imgsz: Size = None,
+    hidden: Annotated[int | None, typer.Option(help="Hidden layer of the classifier")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Networks that can be trained: parameters, multiply-adds, weights at hand."""
+    from .models import models as run
+
+    result = run(name, width=width, width_rule=width_rule, imgsz=imgsz, hidden=hidden)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What works on this machine, and how to get what does not."""
+    from .doctor import doctor as run
+
+    result = run()
+    _print(result.to_dict(), str(result), as_json)
+
+
+def _print(data: dict[str, Any], text: str, as_json: bool) -> None:
+    """The result for a program or for a person, on standard output."""
+    typer.echo(json.dumps(data, default=str) if as_json else text)
+
+
+def _command_line() -> str:
+    """The command that is running, ready to be pasted into a shell."""
+    import shlex
+
+    return shlex.join(["pocketvision", *sys.argv[1:]])
+
+
+def _with_dashes(arguments: list[str]) -> list[str]:
+    """``epochs=20`` as some peers write it -> ``--epochs=20``; files and folders with "=" in their names stay."""
+    is_option = re.compile(r"[a-z][a-z_-]*=.*")
+    return [
+        "--" + argument.replace("_", "-", argument.partition("=")[0].count("_"))
+        if is_option.fullmatch(argument) and not Path(argument).exists()
+        else argument
+        for argument in arguments
+    ]
+
+
+def main(command: Callable[..., Any] = app) -> None:
+    """Entry point. Exit code 0: done; 1: an error, said in one line; 2: a promise such as a budget is broken;
+    130: interrupted."""
+    sys.argv[1:] = _with_dashes(sys.argv[1:])
+    try:
+        code = command(standalone_mode=False)
+    except BudgetError as error:
+        code = _fail(str(error), 2)
+    except PocketvisionError as error:
+        code = _fail(str(error))
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        # typer's own usage errors know how to say themselves; anything else is a defect and keeps its traceback
+        if not hasattr(error, "format_message"):
+            raise
+        code = _fail(error.format_message())  # type: ignore[attr-defined]
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    """Say an error on standard error, and with --json also as an object on standard output."""
+    typer.echo(f"error: {message}", err=True)
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": message}))
+    return code

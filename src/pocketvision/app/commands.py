@@ -1,0 +1,200 @@
+"""evaluate, predict, export and measure, as the command line and Python users call them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.sources import Dataset, open_dataset
+from ..errors import ConfigurationError, DataError, nearest
+from ..export.artifact import Artifact
+from ..measure.latency import Latency, measure_sessions
+from ..measure.machine import usable_cores
+from ..measure.parity import Parity, check_parity
+from ..measure.runtimes import RUNTIMES, Session, open_artifact, open_model
+from ..train.evaluate import ClassificationResult
+from ..train.evaluate import evaluate as evaluate_session
+from .predict import Prediction, SkippedFile, label_images
+from .source import load_trained, opened
+
+PARITY_IMAGES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Accuracy of an exported file, run in ``runtime``, on one split of a data set."""
+
+    source: str
+    runtime: str
+    split: str
+    result: ClassificationResult
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "metric": "top1",
+            "value": self.result.top1,
+            "n": self.result.n,
+            "source": self.source,
+            "runtime": self.runtime,
+            "split": self.split,
+        } | self.result.to_dict()
+
+    def __str__(self) -> str:
+        return f"{self.source} in {self.runtime} on {self.split}\n{self.result}"
+
+
+def evaluate(source: str | Path, data: str | Path, *, split: str = "val", threads: int = 0) -> Evaluation:
+    """Accuracy of a run (exported first) or an exported file on ``split`` of ``data``.
+
+    A run's weights are evaluated in the form that ships: folded, exported, in the runtime of its format. The data
+    set's classes must be among the model's labels; ``threads=0`` takes all cores. Raises ConfigurationError,
+    DataError or ExportError with cause and fix.
+    """
+    dataset = open_dataset(data)
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    if split not in splits:
+        raise ConfigurationError(f"split {split!r} is unknown; {nearest(split, splits)}")
+    if not splits[split]:
+        raise DataError(f"{data}: there are no {split} images; valid: {', '.join(k for k, v in splits.items() if v)}")
+    with opened(source) as (artifact, _):
+        session = open_artifact(artifact, threads=threads or usable_cores())
+        items = relabelled(dataset, artifact)[split]
+        result = evaluate_session(
+            session, items, artifact.spec.preprocessing, artifact.labels or dataset.classes, batch=32, workers=0
+        )
+        return Evaluation(str(source), session.runtime, split, result)
+
+
+def relabelled(dataset: Dataset, artifact: Artifact) -> dict[str, tuple[Any, ...]]:
+    """The splits of ``dataset`` with labels counted as the model counts them. Raises DataError for a class that the
+    model does not know."""
+    from dataclasses import replace
+
+    labels = artifact.labels or dataset.classes
+    unknown = [name for name in dataset.classes if name not in labels]
+    if unknown:
+        raise DataError(
+            f"{dataset.name}: class {unknown[0]!r} is none of the {len(labels)} classes of {artifact.path}; "
+            f"{nearest(unknown[0], labels)}"
+        )
+    index = [labels.index(name) for name in dataset.classes]
+    return {
+        split: tuple(replace(item, label=index[item.label]) for item in getattr(dataset, split))
+        for split in ("train", "val", "test")
+    }
+
+
+def predict(
+    source: str | Path, images: Sequence[str | Path] | str | Path, *, threads: int = 0
+) -> Iterator[Prediction | SkippedFile]:
+    """The label of each image, or why it was skipped, in order and as soon as it is known.
+
+    ``images``: files and folders. ``threads=0`` takes all cores. Raises DataError for a path that does not exist.
+    """
+    paths = [images] if isinstance(images, str | Path) else list(images)
+    with opened(source) as (artifact, _):
+        yield from label_images(artifact, paths, threads=threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Exported files and how far each is from the model (None where no data set was at hand to compare on)."""
+
+    artifacts: tuple[Artifact, ...]
+    parity: tuple[Parity | None, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [
+            {
+                "artifact": str(artifact.path),
+                "format": artifact.format,
+                "precision": artifact.precision,
+                "size_mb": round(artifact.size_mb, 3),
+                "parity": parity.to_dict() if parity else None,
+            }
+            for artifact, parity in zip(self.artifacts, self.parity, strict=True)
+        ]
+        return rows[0] | {"artifacts": rows}
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{artifact.path}: {artifact.format} {artifact.precision}, {artifact.size_mb:.2f} MB; "
+            + (f"parity on {parity.n} images: {parity}" if parity else "parity not checked: the run has no split.json")
+            for artifact, parity in zip(self.artifacts, self.parity, strict=True)
+        )
+
+
+def export(source: str | Path, *, to: Sequence[str] = ("onnx",), out: Path | None = None) -> Export:
+    """Fold and convert a run or a weights file, and compare the file with the model on the run's own images.
+
+    Raises ConfigurationError for an unknown format, ExportError when the file does not compute what the model does.
+    """
+    from ..export import onnx
+
+    for name in to:
+        if name != "onnx":
+            raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, ['onnx'])}")
+    model, path = load_trained(source)
+    artifact = onnx.export(model, out=out or path.with_suffix(".onnx"))
+    split = path.parent.parent / "split.json"
+    parity = check_parity(artifact, model, parity_images(split, artifact)) if split.is_file() else None
+    return Export((artifact,), (parity,))
+
+
+def parity_images(split: Path, artifact: Artifact) -> Any:
+    """Some of a run's validation images as the network takes them: uint8 [N, S, S, 3]."""
+    import numpy as np
+
+    from ..data.sources import load_split
+    from ..data.transforms import load_prepared
+
+    items = load_split(split).val
+    step = max(1, len(items) // PARITY_IMAGES)
+    return np.stack([load_prepared(item.image, artifact.spec.preprocessing) for item in items[::step][:PARITY_IMAGES]])
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Latencies that were measured in turns; the JSON has the first one's keys at the top and all as ``results``."""
+
+    results: tuple[Latency, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [result.to_dict() for result in self.results]
+        return rows[0] | {"results": rows}
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.results))
+
+
+def measure(
+    targets: Sequence[str | Path] | str | Path,
+    *,
+    runtimes: Sequence[str] = ("onnxruntime",),
+    threads: int = 1,
+    imgsz: int | None = None,
+    n: int = 100,
+) -> Measurements:
+    """Milliseconds for one image of each target in each runtime, interleaved.
+
+    ``targets``: names of models (random weights: latency does not depend on them), runs, exported files. Raises
+    ConfigurationError for an unknown target or runtime.
+    """
+    for runtime in runtimes:
+        if runtime not in RUNTIMES:
+            raise ConfigurationError(f"runtime {runtime!r} is unknown; {nearest(runtime, RUNTIMES)}")
+    names = [targets] if isinstance(targets, str | Path) else list(targets)
+    with ExitStack() as stack:
+        sessions = dict[str, Session]()
+        for target in names:
+            artifact, model = stack.enter_context(opened(target, imgsz=imgsz))
+            for runtime in runtimes:
+                if runtime != "torch":
+                    session = open_artifact(artifact, threads=threads)
+                elif model is not None:
+                    session = open_model(model, threads=threads)
+                else:
+                    raise ConfigurationError(f"{target} is an exported file; torch measures runs and model names only")
+                sessions[f"{target}" if len(runtimes) == 1 else f"{target} ({runtime})"] = session
+        return Measurements(tuple(measure_sessions(sessions, n=n).values()))

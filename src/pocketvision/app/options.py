@@ -1,0 +1,59 @@
+"""What a user may say about a training run, on the command line or in Python."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigurationError, nearest
+from ..spec.transform import WidthRule
+from ..train.recipe import Device, Recipe
+from ..train.recipes import finetune, scratch
+
+RECIPES = ("auto", "finetune", "scratch")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Options of a training run; None leaves a value to the recipe.
+
+    ``weights``: "auto" (ImageNet's for photos, none for images of less than 64 pixels), "imagenet", "none", or a file.
+    ``imgsz``: side of the input in pixels. ``minutes``: limit for the training. ``project``: folder for run folders.
+    """
+
+    weights: str = "auto"
+    width: float = 1.0
+    width_rule: WidthRule = "torchvision"
+    recipe: Literal["auto", "finetune", "scratch"] = "auto"
+    imgsz: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    minutes: float | None = None
+    patience: int | None = None
+    device: Device = "auto"
+    workers: int | None = None
+    seed: int = 0
+    project: Path = Path("runs")
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ConfigurationError(f"recipe {self.recipe!r} is unknown; {nearest(self.recipe, RECIPES)}")
+
+    def recipe_for(self, images: int, classes: int, *, pretrained: bool) -> Recipe:
+        """The recipe for a data set of ``images`` training images, with what the user chose instead.
+
+        Raises ConfigurationError for a value out of range.
+        """
+        tuned = self.recipe == "finetune" or (self.recipe == "auto" and pretrained)
+        recipe = (finetune if tuned else scratch)(images, classes)
+        chosen: dict[str, Any] = {
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "lr": self.lr,
+            "time_limit_s": None if self.minutes is None else 60 * self.minutes,
+            "patience": self.patience,
+            "workers": self.workers,
+        }
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return replace(recipe, device=self.device, seed=self.seed, **given)

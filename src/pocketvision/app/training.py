@@ -1,0 +1,111 @@
+"""`pocketvision train`: a data set and a model's name -> a run folder with trained weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.loader import ImageLoader
+from ..data.sources import Dataset, open_dataset
+from ..nn.fold import has_identity_norms, unfold
+from ..nn.layers import Normalize
+from ..nn.load import load_model
+from ..nn.model import Model, build
+from ..spec.model import ModelSpec
+from ..spec.transform import with_classes, with_size
+from ..tasks.classification import Classification
+from ..train.checkpoint import BEST, create_run
+from ..train.events import Stopped
+from ..train.loop import fit, resume
+from ..zoo import model_spec
+from ..zoo.weights import WeightsInfo
+from .choose import SMALL_IMAGE, natural_size, sample
+from .options import TrainOptions
+from .progress import show, tell
+
+UNFOLD_IMAGES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run: its folder, the best epoch's metric on the validation images, and seconds of training."""
+
+    run: Path
+    metric: str
+    value: float | None
+    epoch: int
+    reason: str
+    seconds: float
+    weights: str
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"run": str(self.run), "seconds": round(self.seconds, 1)}
+
+    def __str__(self) -> str:
+        value = "no epoch was finished" if self.value is None else f"{self.metric} {self.value:.1%} in epoch {self.epoch}"
+        going_on = f"pocketvision train --resume {self.run}" if self.reason == "interrupted" else ""
+        next_step = going_on or f"pocketvision export {self.run}"
+        return f"{self.reason}: {value}, {self.seconds:.0f} s; {self.run / BEST}\nnext: {next_step}"
+
+
+def train(
+    data: str | Path, model: str = "mobilenet_v3_small", options: TrainOptions = TrainOptions()
+) -> TrainResult:
+    """Train ``model`` (a name, or a JSON file of rows) on ``data`` and keep everything in a new run folder.
+
+    Raises ConfigurationError, DataError, WeightsError or TrainingError with cause and fix.
+    """
+    dataset = open_dataset(data, seed=options.seed)
+    tell(dataset.description)
+    size = options.imgsz or natural_size(dataset)
+    weights = options.weights
+    if weights == "auto":
+        weights = "none" if size < SMALL_IMAGE else "imagenet"
+        if weights == "none":
+            tell(f"images of {size} px: training from scratch (ImageNet weights are for photos; see --weights)")
+    spec = model_spec(model, width=options.width, width_rule=options.width_rule)
+    return train_spec(dataset, with_size(spec, size), weights, options)[0]
+
+
+def resume_training(run: Path) -> TrainResult:
+    """Go on with an interrupted run, to the same result that it would have had."""
+    return _finish(show(resume(run, Classification())), "")
+
+
+def train_spec(
+    dataset: Dataset, spec: ModelSpec, weights: str, options: TrainOptions
+) -> tuple[TrainResult, WeightsInfo | None]:
+    """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file."""
+    spec = replace(with_classes(spec, dataset.classes))
+    model, info = (build(spec), None) if weights == "none" else load_model(spec, weights)
+    if info:
+        tell(f"weights: {info.source or info.path}" + (f" ({info.licence})" if info.licence else ""))
+        if model.spec.backbone.folded or has_identity_norms(model):
+            tell("these weights came folded: BatchNorm is put back with statistics of the training images")
+            model = unfold(model.eval(), _normalised(sample(dataset.train, UNFOLD_IMAGES), model)).train()
+    recipe = options.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
+    run = create_run(options.project, Classification().name, options.name or spec.backbone.name)
+    return _finish(show(fit(model, Classification(), dataset, recipe, run)), weights), info
+
+
+def _normalised(items: Any, model: Model) -> Iterator[Tensor]:
+    normalize = Normalize(model.spec.preprocessing)
+    with torch.inference_mode():
+        for batch in ImageLoader(items, model.spec.preprocessing, batch=32).epoch():
+            yield normalize(batch.images)
+
+
+def _finish(stopped: Stopped, weights: str) -> TrainResult:
+    return TrainResult(
+        run=stopped.run,
+        metric=stopped.metric,
+        value=stopped.best,
+        epoch=stopped.best_epoch,
+        reason=stopped.reason,
+        seconds=stopped.seconds,
+        weights=weights,
+    )
