@@ -28,9 +28,10 @@ class Recipe:
     ``decay_norms``. ``schedule``: after a linear warm-up of ``warmup_epochs``, a cosine from lr to ``final_lr`` x lr,
     or lr x ``decay`` every ``decay_epochs`` (in steps, or smoothly without ``staircase``), or lr throughout.
     ``ema``: highest decay a step of the averaged weights, which are then what is evaluated and kept; None: off.
-    ``dropout``: of the head; None: as the network says. ``frozen_bn``: BatchNorm keeps its statistics, as in
-    evaluation. ``clip_norm``: longest gradient. ``patience``: stop after so many epochs without a better one; 0:
-    never. ``time_limit_s``: fewer steps than ``epochs`` says, so that the schedule reaches its end by then.
+    ``dropout`` of the head, ``bn_momentum`` (the weight of a new batch in BatchNorm's running statistics): None: as the
+    network says; MobileNetV3's 0.01 needs some 300 steps to forget its start. ``frozen_bn``: BatchNorm keeps its
+    statistics, as in evaluation. ``clip_norm``: longest gradient. ``patience``: stop after so many epochs without a
+    better one; 0: never. ``time_limit_s``: fewer steps than ``epochs`` says, so that the schedule ends by then.
     ``amp``: bfloat16 autocast; None: on CUDA yes, on a CPU no, because channels_last float32 is as fast there
     (``benchmarks/training_step.py``). ``save_every_s``: seconds between checkpoints within an epoch. ``workers``:
     processes that read images; 0: none beside the training process.
@@ -57,6 +58,7 @@ class Recipe:
     dropout: float | None = None
     ema: float | None = None
     augment: Augment = field(default_factory=Augment)
+    bn_momentum: float | None = None
     frozen_bn: bool = False
     clip_norm: float | None = None
     patience: int = 0
@@ -105,6 +107,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "label_smoothing": (0, 0.9),
     "dropout": (0, 0.99),
     "ema": (0, 0.999999),
+    "bn_momentum": (_TINY, 1),
     "clip_norm": (_TINY, 1e6),
     "patience": (0, 100_000),
     "time_limit_s": (1, 1e9),

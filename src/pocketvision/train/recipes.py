@@ -7,11 +7,12 @@ from .recipe import Recipe
 def finetune(images: int, classes: int) -> Recipe:
     """From ImageNet weights to some hundred or thousand photos of other classes."""
     return Recipe(
-        epochs=10,
+        epochs=_epochs(images, 20_000, 5, 30),
         lr=0.02,
         head_lr=2.0,
         warmup_epochs=1,
         weight_decay=1e-4,
+        bn_momentum=0.1,
         ema=0.99,
         augment=Augment(scale=(0.35, 1.0)),
     )
@@ -19,4 +20,16 @@ def finetune(images: int, classes: int) -> Recipe:
 
 def scratch(images: int, classes: int) -> Recipe:
     """Small images without pretrained weights."""
-    return Recipe(epochs=20, lr=0.1, weight_decay=5e-4, ema=0.99, augment=Augment(scale=(0.6, 1.0), flip=0.0))
+    return Recipe(
+        epochs=_epochs(images, 25_000, 10, 100),
+        lr=0.05,
+        weight_decay=5e-4,
+        bn_momentum=0.1,
+        ema=0.99,
+        augment=Augment(scale=(0.6, 1.0), flip=0.0),
+    )
+
+
+def _epochs(images: int, samples: int, least: int, most: int) -> int:
+    """Epochs in which about ``samples`` images are seen, within bounds."""
+    return min(most, max(least, round(samples / images)))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,17 @@ class Clock:
     """Wall-clock time of this session. ``step_s``, ``evaluation_s``: seconds for a training step, an evaluation."""
 
     before_s: float  # of earlier sessions of the run
-    start: float = field(default_factory=time.monotonic)
     step_s: float = 0.0
     evaluation_s: float | None = None
+    _start: float = 0.0
     _marked: tuple[float, int] = (0.0, 0)
+
+    def __post_init__(self) -> None:
+        self._start = time.monotonic()
 
     def seconds(self) -> float:
         """Seconds of all sessions of the run."""
-        return self.before_s + time.monotonic() - self.start
+        return self.before_s + time.monotonic() - self._start
 
     def mark(self, step: int) -> None:
         """Measure steps from here."""
@@ -174,12 +177,18 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
         raise ConfigurationError("device=cuda: torch finds no CUDA device here; nearest valid: device=cpu")
     if len(data.train) < 2:
         raise DataError(f"{data.name}: {len(data.train)} training images; BatchNorm needs at least 2, add images")
+    if len(data.classes) != model.spec.head.classes:
+        raise ConfigurationError(
+            f"the model has {model.spec.head.classes} classes, {data.name} has {len(data.classes)}; "
+            "build the model with as many as the data has"
+        )
     if recipe.device == "cpu":
         keep_freed_memory()
-    if recipe.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = recipe.dropout
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and recipe.dropout is not None:
+            module.p = recipe.dropout
+        if isinstance(module, nn.BatchNorm2d) and recipe.bn_momentum is not None:
+            module.momentum = recipe.bn_momentum
     model.to(recipe.device)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
