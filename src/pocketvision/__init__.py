@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .app.commands import evaluate, export, measure, predict
     from .app.doctor import doctor
     from .app.models import models
+    from .app.options import TrainOptions
     from .app.training import train
     from .nn.load import create_model
     from .zoo import model_spec
@@ -25,10 +26,12 @@ _HOMES = {
     "measure": ".app.commands",
     "models": ".app.models",
     "doctor": ".app.doctor",
+    "TrainOptions": ".app.options",
     "create_model": ".nn.load",
     "model_spec": ".zoo",
 }
 __all__ = [
+    "TrainOptions",
     "build",
     "create_model",
     "doctor",

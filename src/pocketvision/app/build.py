@@ -2,8 +2,6 @@
 
 import csv
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,20 +14,20 @@ from ..export.artifact import Artifact
 from ..export.onnx import export
 from ..measure.latency import Latency, measure_sessions
 from ..measure.machine import usable_cores
-from ..measure.parity import check_parity
+from ..measure.parity import Parity, check_parity
 from ..measure.runtimes import RUNTIMES, open_artifact, open_model
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, Mistake, Promise
 from ..report.write import write_report
-from ..train.checkpoint import RESULTS
+from ..train.checkpoint import RESULTS, SPLIT
 from ..train.evaluate import ClassificationResult, evaluate
-from ..zoo import MODELS
-from .choose import SIZES, SMALL_IMAGE, Limits, Option, choose, natural_size
+from ..zoo import MODELS, model_spec
+from .choose import SIZES, Limits, Option, choose, natural_size
 from .commands import parity_images
 from .options import TrainOptions
 from .progress import tell
 from .source import load_trained
-from .training import train_spec
+from .training import TrainResult, starting_weights, train_spec
 
 REPORTED = ("pocketvision", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
 SHOWN_MISTAKES = 24
@@ -76,7 +74,9 @@ class BuildResult:
 
     def to_dict(self) -> dict[str, Any]:
         budget = {name: getattr(self.budget, name) for name in Budget.__slots__}
-        broken = [f"{promise.what}: {promise.got}, wanted {promise.wanted}" for promise in self.promises if not promise.met]
+        broken = [
+            f"{promise.what}: {promise.got}, wanted {promise.wanted}" for promise in self.promises if not promise.met
+        ]
         return {
             "artifact": str(self.artifact),
             "report": str(self.report),
@@ -106,92 +106,99 @@ class BuildResult:
         return "\n".join(lines)
 
 
-class Stages:
-    """Seconds that each stage of a build took, said as they pass."""
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An exported file and what was measured on it."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
+    artifact: Artifact
+    parity: Parity
+    accuracy: ClassificationResult
+    latency: dict[str, Latency]
 
 
 def build(
     data: str | Path,
-    budget: Budget = Budget(),
-    options: TrainOptions = TrainOptions(),
     *,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    max_drop: float | None = 1.0,
+    runtime: str = "onnxruntime",
+    threads: int = 1,
     model: str | None = None,
-    command: str = "",
+    options: TrainOptions = TrainOptions(),
+) -> BuildResult:
+    """Train, export and verify the most accurate model that meets a budget; arguments as ``Budget`` has them.
+
+    ``model``: use this network instead of choosing one. ``result.met`` says whether every promise is kept. Raises
+    BudgetError when no network can keep to the budget, ConfigurationError, DataError, WeightsError, TrainingError or
+    ExportError with cause and fix.
+    """
+    budget = Budget(max_ms, max_mb, max_drop, runtime, threads)
+    limits = [f"max_ms={max_ms}"] * (max_ms is not None) + [f"max_mb={max_mb}"] * (max_mb is not None)
+    call = ", ".join([repr(str(data)), *limits, f"runtime={runtime!r}"])
+    return run_build(data, budget, options, model=model, command=f"pocketvision.build({call})")
+
+
+def run_build(
+    data: str | Path, budget: Budget, options: TrainOptions, *, model: str | None, command: str
 ) -> BuildResult:
     """Check the data, choose a network for the budget, train, fold, export, verify, report.
 
     The choice: networks whose weights can be reached, measured in the runtime at several input sizes, ranked by a probe
     on the user's own images (``choose``). All that is reported was measured on the exported file: accuracy on the
-    validation images and latency in ``budget.runtime``. ``result.met`` says whether every promise is kept.
-    Raises ConfigurationError, DataError, WeightsError, TrainingError or ExportError with cause and fix.
+    validation images and latency in ``budget.runtime``. ``command`` is what the report says made it.
     """
-    if model is not None and model not in MODELS and not model.endswith(".json"):
-        raise ConfigurationError(f"unknown model {model!r}; {nearest(model, MODELS)}")
-    stage = Stages()
-    with stage("check data"):
-        dataset = open_dataset(data, seed=options.seed)
-        findings = check_dataset(dataset)
+    if model is not None:
+        model_spec(model)  # an unknown name is said before any work
+    seconds, clock = dict[str, float](), time.perf_counter()
+
+    def done(stage: str) -> None:
+        nonlocal clock
+        seconds[stage], clock = time.perf_counter() - clock, time.perf_counter()
+
+    dataset = open_dataset(data, seed=options.seed)
     tell(dataset.description)
+    findings = check_dataset(dataset)
     for finding in findings:
         if finding.severity != "info":
             tell(f"{finding.severity}: {finding.text}")
-    with stage("choose model"):
-        natural = natural_size(dataset)
-        sizes = [options.imgsz] if options.imgsz else [s for s in SIZES if s <= natural] or [natural]
-        weights = options.weights
-        if weights == "auto":
-            weights = "none" if max(sizes) < SMALL_IMAGE else "imagenet"
-        limits = Limits(budget.max_ms, budget.max_mb, budget.runtime, budget.threads)
-        chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits)
-    tell(f"chosen: {chosen.label}, {chosen.latency_ms or 0:.2f} ms ({chosen.note})")
-    with stage("train"):
-        trained, info = train_spec(dataset, chosen.spec, weights, options)
-    network, path = load_trained(trained.run)
-    with stage("export and verify"):
-        artifact = export(network, out=path.with_name("model.onnx"))
-        parity = check_parity(artifact, network, parity_images(trained.run / "split.json", artifact))
-        accuracy = _evaluate(artifact, dataset)
-        latency = _measure(artifact, network, budget)
-    promises = _promises(budget, latency[budget.runtime], artifact, trained.value or 0.0, accuracy.top1)
-    tell("writing the report")
+    done("check the data")
+    chosen, considered, weights = _choose(dataset, budget, options, model)
+    done("choose the model")
+    trained, info = train_spec(dataset, chosen.spec, weights, options)
+    done("train")
+    verified = _verify(trained, dataset, budget)
+    done("export and verify")
+    promises = _promises(budget, verified, trained.value or 0.0)
     report = write_report(
         BuildReport(
             title=f"{dataset.name}: {chosen.label}",
-            command=command or f"pocketvision build {data}",
+            command=command,
             data=dataset,
-            artifact=artifact,
-            measured_on=f"val split, {artifact.path.name} in onnxruntime",
-            confusion=accuracy.confusion,
-            latency=tuple(latency.values()),
-            parity=parity,
+            artifact=verified.artifact,
+            measured_on=f"val split, {verified.artifact.path.name} in onnxruntime",
+            confusion=verified.accuracy.confusion,
+            latency=tuple(verified.latency.values()),
+            parity=verified.parity,
             budget=promises,
             curve=_curve(trained.run),
-            mistakes=_mistakes(accuracy, dataset),
+            mistakes=_mistakes(verified.accuracy),
             candidates=tuple(_candidate(option, chosen) for option in considered),
             findings=tuple(finding.text for finding in findings),
-            seconds=stage.seconds,
+            seconds=seconds,
             versions={name: metadata.version(name) for name in REPORTED},
             weights=f"{info.source or info.path} ({info.licence})" if info else "random",
         ),
         trained.run,
     )
     return BuildResult(
-        artifact=artifact.path,
+        artifact=verified.artifact.path,
         report=report,
         task="classification",
         metric="top1",
-        value=accuracy.top1,
-        latency_ms=latency[budget.runtime].median_ms,
-        size_mb=artifact.size_mb,
+        value=verified.accuracy.top1,
+        latency_ms=verified.latency[budget.runtime].median_ms,
+        size_mb=verified.artifact.size_mb,
         budget=budget,
         met=all(promise.met for promise in promises),
         model=chosen.label,
@@ -200,10 +207,27 @@ def build(
     )
 
 
-def _evaluate(artifact: Artifact, dataset: Dataset) -> ClassificationResult:
-    """Accuracy of the exported file in its runtime."""
+def _choose(
+    dataset: Dataset, budget: Budget, options: TrainOptions, model: str | None
+) -> tuple[Option, list[Option], str]:
+    """The chosen network, all that were considered, and the weights that training starts from."""
+    natural = natural_size(dataset)
+    sizes = [options.imgsz] if options.imgsz else [size for size in SIZES if size <= natural] or [natural]
+    weights = starting_weights(options.weights, max(sizes))
+    limits = Limits(budget.max_ms, budget.max_mb, budget.runtime, budget.threads)
+    chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits)
+    tell(f"chosen: {chosen.label}, {chosen.latency_ms or 0:.2f} ms ({chosen.note})")
+    return chosen, considered, weights
+
+
+def _verify(trained: TrainResult, dataset: Dataset, budget: Budget) -> Verified:
+    """Export the best weights and measure the file. Raises ExportError when it does not compute what the model does."""
+    network, path = load_trained(trained.run)
+    artifact = export(network, out=path.with_name("model.onnx"))
+    parity = check_parity(artifact, network, parity_images(trained.run / SPLIT, artifact))
     session = open_artifact(artifact, threads=usable_cores())
-    return evaluate(session, dataset.val, artifact.spec.preprocessing, dataset.classes)
+    accuracy = evaluate(session, dataset.val, artifact.spec.preprocessing, dataset.classes)
+    return Verified(artifact, parity, accuracy, _measure(artifact, network, budget))
 
 
 def _measure(artifact: Artifact, model: Model, budget: Budget) -> dict[str, Latency]:
@@ -222,11 +246,9 @@ def _measure(artifact: Artifact, model: Model, budget: Budget) -> dict[str, Late
     return latency
 
 
-def _promises(
-    budget: Budget, latency: Latency, artifact: Artifact, trained: float, exported: float
-) -> tuple[Promise, ...]:
-    """Each limit of the budget beside what was measured."""
-    promises = list[Promise]()
+def _promises(budget: Budget, verified: Verified, trained: float) -> tuple[Promise, ...]:
+    """Each limit of the budget beside what was measured; ``trained``: accuracy of the model before its export."""
+    promises, latency, artifact = list[Promise](), verified.latency[budget.runtime], verified.artifact
     if budget.max_ms is not None:
         met = latency.median_ms <= budget.max_ms
         promises.append(Promise("latency", f"{budget.max_ms:g} ms", f"{latency.median_ms:.2f} ms", met))
@@ -234,7 +256,7 @@ def _promises(
         met = artifact.size_mb <= budget.max_mb
         promises.append(Promise("size", f"{budget.max_mb:g} MB", f"{artifact.size_mb:.2f} MB", met))
     if budget.max_drop is not None:
-        drop = 100 * (trained - exported)
+        drop = 100 * (trained - verified.accuracy.top1)
         got = f"{max(0.0, drop):.2f} points"
         promises.append(
             Promise("accuracy lost by exporting", f"{budget.max_drop:g} points", got, drop <= budget.max_drop)
@@ -248,9 +270,10 @@ def _curve(run: Path) -> tuple[dict[str, float], ...]:
         return tuple({name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file))
 
 
-def _mistakes(accuracy: ClassificationResult, dataset: Dataset) -> tuple[Mistake, ...]:
+def _mistakes(accuracy: ClassificationResult) -> tuple[Mistake, ...]:
+    names = accuracy.classes
     return tuple(
-        Mistake(mistake.image, dataset.classes[mistake.label], dataset.classes[mistake.predicted], mistake.score)
+        Mistake(mistake.image, names[mistake.label], names[mistake.predicted], mistake.score)
         for mistake in accuracy.mistakes[:SHOWN_MISTAKES]
     )
 

@@ -1,4 +1,4 @@
-"""Which network for this data and this budget: candidates by measured latency, ranked by a probe on the user's images."""
+"""Which network for this data and this budget: candidates of measured latency, ranked by a probe on the images."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,6 @@ from ..nn.model import Model, build
 from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_classes, with_size
-from ..tasks.classification import Classification
-from ..train.events import Stopped
-from ..train.loop import fit
-from ..train.recipes import scratch
 from ..zoo import model_spec
 from ..zoo.weights import available, published
 from .progress import tell
@@ -29,8 +25,7 @@ from .progress import tell
 SIZES = (224, 192, 160, 128, 96)
 MARGIN = 0.95  # of the budget: what a candidate may take, so that the final measurement meets it on a noisy machine
 PROBE_IMAGES, PROBE_FOLDS = 1000, 3
-TRIALS, TRIAL_EPOCHS, TRIAL_IMAGES = 2, 2, 500
-SMALL_IMAGE = 64  # pixels: below this ImageNet weights have nothing to offer, and training from scratch is quick
+SMALL_IMAGE = 64  # pixels: up to this ImageNet weights have nothing to offer, and training from scratch is quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +60,9 @@ def choose(
 ) -> tuple[Option, list[Option]]:
     """The network and input size that promise most accuracy within the limits, and all that were considered.
 
-    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: with pretrained
-    weights a cross-validated logistic regression on frozen features, without them a short training, both on training
-    images only. Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError
+    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a logistic
+    regression on frozen features, cross-validated on training images. Without pretrained weights there are no features
+    to probe; the lightest network is taken then, because small data cannot train a large one from scratch. Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError
     when no weights can be reached.
     """
     found, considered = reachable(names, weights)
@@ -77,31 +72,35 @@ def choose(
             f"no pretrained weights can be reached: {reasons}. Put weights files into a folder and set "
             "POCKETVISION_WEIGHTS to it, or train from scratch with --weights none (needs many more images)"
         )
-    if weights == "none" and len(found) > TRIALS:
+    if weights == "none" and len(found) > 1:
         found.sort(key=lambda pair: cost(as_folded(pair[1])).madds)
-        considered += [
-            Option(name, spec, note=f"only the {TRIALS} lightest are tried when training from scratch")
-            for name, spec in found[TRIALS:]
-        ]
-        found = found[:TRIALS]
+        heavier = "from scratch the lightest network is taken; name another with --model"
+        considered += [Option(name, spec, note=heavier) for name, spec in found[1:]]
+        found = found[:1]
     feasible = list[Option]()
     for name, spec in found:
         for option in within(spec, name, sizes, len(dataset.classes), limits):
-            tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{option.note and '; '}{option.note}")
+            note = f"; {option.note}" if option.note else ""
+            tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{note}")
             (considered if option.note else feasible).append(option)
     if not feasible:
         raise BudgetError(_nearest_feasible([option for option in considered if option.latency_ms], limits))
-    if len(feasible) > 1:
+    if len(feasible) > 1 and weights != "none":
         feasible = [_probed(option, dataset, weights) for option in feasible]
-    best = max(feasible, key=lambda option: (option.accuracy or 0, -(option.latency_ms or 0)))
-    chosen = replace(best, note="best probe accuracy" if len(feasible) > 1 else "the only one within the budget")
-    rest = [replace(option, note="lower probe accuracy") for option in feasible if option is not best]
+    best = max(feasible, key=lambda option: (option.accuracy or 0, option.spec.preprocessing.size))
+    why, why_not = (
+        ("best probe accuracy", "lower probe accuracy") if best.accuracy else ("largest input", "smaller input")
+    )
+    chosen = replace(best, note=why if len(feasible) > 1 else "the only one within the budget")
+    rest = [replace(option, note=why_not) for option in feasible if option is not best]
     return chosen, [chosen, *rest, *considered]
 
 
 def _nearest_feasible(tried: list[Option], limits: Limits) -> str:
     """Why nothing fits, and what would."""
-    wanted = [f"{limits.max_ms} ms"] * (limits.max_ms is not None) + [f"{limits.max_mb} MB"] * (limits.max_mb is not None)
+    wanted = [f"{limits.max_ms} ms"] * (limits.max_ms is not None) + [f"{limits.max_mb} MB"] * (
+        limits.max_mb is not None
+    )
     fastest = min(tried, key=lambda option: option.latency_ms or 0)
     smallest = min(tried, key=lambda option: option.size_mb or 0)
     near = {f"{o.label} with {o.latency_ms:.2f} ms and {o.size_mb:.1f} MB" for o in (fastest, smallest)}
@@ -109,18 +108,19 @@ def _nearest_feasible(tried: list[Option], limits: Limits) -> str:
 
 
 def _probed(option: Option, dataset: Dataset, weights: str) -> Option:
-    accuracy = trial(option, dataset) if weights == "none" else probe(option, dataset, weights)
+    accuracy = probe(option, dataset, weights)
     tell(f"{option.label}: probe accuracy {accuracy:.1%}")
     return replace(option, accuracy=accuracy)
 
 
 def natural_size(dataset: Dataset) -> int:
-    """The input size that fits the images: 224, or the multiple of 32 that holds the short side of smaller ones."""
+    """The input size that fits the images: 224, or for smaller ones the multiple of 32 that holds their short side, from
+    64 on: these networks halve the resolution five times, and the last map needs more than one pixel."""
     from ..data.image import read_image
 
     items = dataset.train[:: max(1, len(dataset.train) // 20)]
     short = float(np.median([min(read_image(item.image).shape[:2]) for item in items]))
-    return int(min(224, max(32, -(-short // 32) * 32)))
+    return int(min(224, max(64, -(-short // 32) * 32)))
 
 
 def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, ModelSpec]], list[Option]]:
@@ -190,21 +190,6 @@ def measured(spec: ModelSpec, limits: Limits) -> tuple[float, float]:
         )
         latency = measure_sessions({"candidate": session}, n=60, seconds=3)["candidate"]
         return latency.median_ms, artifact.size_mb
-
-
-def trial(option: Option, dataset: Dataset) -> float:
-    """Best accuracy of a short training from scratch, on a quarter of some training images that it does not see."""
-    items = sample(dataset.train, TRIAL_IMAGES)
-    held_out = items[::4]
-    rest = tuple(item for item in items if item not in set(held_out))
-    recipe = replace(scratch(len(rest), len(dataset.classes)), epochs=TRIAL_EPOCHS)
-    with tempfile.TemporaryDirectory() as folder:
-        data = replace(dataset, train=rest, val=tuple(held_out), test=())
-        spec = with_classes(option.spec, dataset.classes)
-        for event in fit(build(spec), Classification(), data, recipe, Path(folder) / "trial"):
-            if isinstance(event, Stopped):
-                return event.best or 0.0
-    raise AssertionError("a training run ends with Stopped")
 
 
 def probe(option: Option, dataset: Dataset, weights: str) -> float:

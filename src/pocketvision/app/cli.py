@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -34,7 +34,9 @@ Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
 Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
 Width = Annotated[float, typer.Option(help="Width multiplier")]
-WidthRule = Annotated[str, typer.Option(help="How widths are rounded: torchvision or paper")]
+WidthRule = Annotated[
+    Literal["torchvision", "paper"], typer.Option(help="How widths are rounded: torchvision or paper")
+]
 
 
 @app.command()
@@ -58,8 +60,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Train, export and verify the most accurate model that meets a budget. Exit code 2: the budget is not met."""
-    from .build import Budget
-    from .build import build as run
+    from .build import Budget, run_build
     from .options import TrainOptions
 
     options = TrainOptions(
@@ -74,7 +75,7 @@ def build(
         name=name,
     )
     budget = Budget(max_ms=max_ms, max_mb=max_mb, max_drop=max_drop, runtime=runtime, threads=threads)
-    result = run(data, budget, options, model=model, command=_command_line())
+    result = run_build(data, budget, options, model=model, command=_command_line())
     _print(result.to_dict(), str(result), as_json)
     if not result.met:
         raise typer.Exit(2)
@@ -89,14 +90,16 @@ def train(
     weights: Weights = "auto",
     width: Width = 1.0,
     width_rule: WidthRule = "torchvision",
-    recipe: Annotated[str, typer.Option(help="auto, finetune or scratch")] = "auto",
+    recipe: Annotated[Literal["auto", "finetune", "scratch"], typer.Option(help="auto: by the weights")] = "auto",
     imgsz: Size = None,
     epochs: Epochs = None,
     batch: Batch = None,
     lr: Annotated[float | None, typer.Option("--lr", "--lr0", help="Highest learning rate")] = None,
     time: Minutes = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda; auto takes cuda where there is one")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")
+    ] = "auto",
     workers: Workers = None,
     seed: Seed = 0,
     project: Project = Path("runs"),
@@ -159,16 +162,13 @@ def predict(
 ) -> None:
     """Label images, one line each; files that cannot be read are skipped, named and counted."""
     from .commands import predict as run
+    from .predict import SkippedFile
 
     predictions, skipped = [], []
     for item in run(source, images, threads=threads):
-        if hasattr(item, "reason"):
-            skipped.append(item.to_dict())
-            typer.echo(f"{item.file}: skipped, {item.reason}", err=True)
-        else:
-            predictions.append(item.to_dict())
-            if not as_json:
-                typer.echo(f"{item.file}: {item.label} {item.score:.3f}")
+        (skipped if isinstance(item, SkippedFile) else predictions).append(item.to_dict())
+        if not as_json:
+            typer.echo(item)
     _print(
         {"predictions": predictions, "skipped": skipped},
         f"{len(predictions)} images labelled, {len(skipped)} skipped",

@@ -32,6 +32,9 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         return {"file": self.file, "label": self.label, "score": round(self.score, 6)}
 
+    def __str__(self) -> str:
+        return f"{self.file}: {self.label} {self.score:.3f}"
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
@@ -42,6 +45,9 @@ class SkippedFile:
 
     def to_dict(self) -> dict[str, Any]:
         return {"file": self.file, "reason": self.reason}
+
+    def __str__(self) -> str:
+        return f"{self.file}: skipped, {self.reason}"
 
 
 def label_images(

@@ -8,7 +8,8 @@ from ..train.events import EpochEnd, Event, Started, Step, Stopped
 
 def tell(text: str) -> None:
     """A line for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def show(events: Iterator[Event]) -> Stopped:
@@ -37,13 +38,11 @@ def _started(event: Started) -> None:
 def _bar(event: Step) -> None:
     share = event.step / max(1, event.steps)
     filled = round(24 * share)
-    print(
+    sys.stderr.write(
         f"\r\033[K{'█' * filled}{'░' * (24 - filled)} {share:4.0%}  epoch {event.epoch}  loss {event.loss:.3f}  "
-        f"lr {event.lr:.1e}  {event.images_per_s:.0f} images/s  {_clock(event.eta_s)} left",
-        end="",
-        file=sys.stderr,
-        flush=True,
+        f"lr {event.lr:.1e}  {event.images_per_s:.0f} images/s  {_clock(event.eta_s)} left"
     )
+    sys.stderr.flush()
 
 
 def _epoch(event: EpochEnd, on_terminal: bool) -> None:

@@ -1,7 +1,7 @@
 """`pocketvision train`: a data set and a model's name -> a run folder with trained weights."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,15 @@ class TrainResult:
         return fields | {"run": str(self.run), "seconds": round(self.seconds, 1)}
 
     def __str__(self) -> str:
-        value = "no epoch was finished" if self.value is None else f"{self.metric} {self.value:.1%} in epoch {self.epoch}"
+        value = (
+            "no epoch was finished" if self.value is None else f"{self.metric} {self.value:.1%} in epoch {self.epoch}"
+        )
         going_on = f"pocketvision train --resume {self.run}" if self.reason == "interrupted" else ""
         next_step = going_on or f"pocketvision export {self.run}"
         return f"{self.reason}: {value}, {self.seconds:.0f} s; {self.run / BEST}\nnext: {next_step}"
 
 
-def train(
-    data: str | Path, model: str = "mobilenet_v3_small", options: TrainOptions = TrainOptions()
-) -> TrainResult:
+def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOptions = TrainOptions()) -> TrainResult:
     """Train ``model`` (a name, or a JSON file of rows) on ``data`` and keep everything in a new run folder.
 
     Raises ConfigurationError, DataError, WeightsError or TrainingError with cause and fix.
@@ -62,13 +62,9 @@ def train(
     dataset = open_dataset(data, seed=options.seed)
     tell(dataset.description)
     size = options.imgsz or natural_size(dataset)
-    weights = options.weights
-    if weights == "auto":
-        weights = "none" if size < SMALL_IMAGE else "imagenet"
-        if weights == "none":
-            tell(f"images of {size} px: training from scratch (ImageNet weights are for photos; see --weights)")
+    weights = starting_weights(options.weights, size)
     spec = model_spec(model, width=options.width, width_rule=options.width_rule)
-    return train_spec(dataset, with_size(spec, size), weights, options)[0]
+    return train_spec(dataset, with_size(spec, size, ratio=1.0), weights, options)[0]
 
 
 def resume_training(run: Path) -> TrainResult:
@@ -76,11 +72,19 @@ def resume_training(run: Path) -> TrainResult:
     return _finish(show(resume(run, Classification())), "")
 
 
+def starting_weights(weights: str, size: int) -> str:
+    """What "auto" means for images of ``size`` pixels: ImageNet's weights for photos, none for small pictures."""
+    if weights == "auto" and size <= SMALL_IMAGE:
+        tell(f"images of {size} px: training from scratch (ImageNet weights are for photos; see --weights)")
+    small = "none" if size <= SMALL_IMAGE else "imagenet"
+    return small if weights == "auto" else weights
+
+
 def train_spec(
     dataset: Dataset, spec: ModelSpec, weights: str, options: TrainOptions
 ) -> tuple[TrainResult, WeightsInfo | None]:
     """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file."""
-    spec = replace(with_classes(spec, dataset.classes))
+    spec = with_classes(spec, dataset.classes)
     model, info = (build(spec), None) if weights == "none" else load_model(spec, weights)
     if info:
         tell(f"weights: {info.source or info.path}" + (f" ({info.licence})" if info.licence else ""))

@@ -29,8 +29,10 @@ class Meter(Protocol):
 class Task(Protocol):
     """A kind of problem. ``name`` is the folder below ``runs/``; of ``metric``, a higher value is better."""
 
-    name: str
-    metric: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
 
     def loss(self, outputs: Any, batch: Batch, options: LossOptions) -> Tensor:
         """What training minimises, a float32 scalar; ``batch`` is on the device of ``outputs``."""

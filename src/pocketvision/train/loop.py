@@ -17,7 +17,7 @@ from . import checkpoint
 from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
 from .interrupts import Interrupts
 from .recipe import Recipe
-from .training import Clock, Training, prepare
+from .training import Clock, Training, prepare, suitable_threads
 
 STEP_EVENTS_S = 0.25
 WARM_STEP, FIRST_PLAN = 2, 10  # speed is measured from the one step on, and used for a plan at the other
@@ -78,7 +78,7 @@ def _events(training: Training, data: Dataset, warning: str) -> Iterator[Event]:
     counts = len(training.batches), len(data.train), len(data.val)
     yield Started(run, progress.step, progress.steps, *counts, device=recipe.device, warning=warning)
     clock.mark(progress.step)
-    with Interrupts() as interrupts:
+    with suitable_threads(training.model.spec, recipe), Interrupts() as interrupts:
         while (reason := _reason_to_stop(training, interrupts)) is None:
             yield from _epoch(training, interrupts)
     metric, seconds = training.task.metric, clock.seconds()

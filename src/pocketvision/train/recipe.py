@@ -28,6 +28,8 @@ class Recipe:
     ``decay_norms``. ``schedule``: after a linear warm-up of ``warmup_epochs``, a cosine from lr to ``final_lr`` x lr,
     or lr x ``decay`` every ``decay_epochs`` (in steps, or smoothly without ``staircase``), or lr throughout.
     ``ema``: highest decay a step of the averaged weights, which are then what is evaluated and kept; None: off.
+    ``train_scale``: side of the training images as a share of the network's input. Random crops show things larger than
+    the evaluation does; smaller training images even that out and save time (FixRes, arXiv:1906.06423 §3).
     ``dropout`` of the head, ``bn_momentum`` (the weight of a new batch in BatchNorm's running statistics): None: as the
     network says; MobileNetV3's 0.01 needs some 300 steps to forget its start. ``frozen_bn``: BatchNorm keeps its
     statistics, as in evaluation. ``clip_norm``: longest gradient. ``patience``: stop after so many epochs without a
@@ -58,6 +60,7 @@ class Recipe:
     dropout: float | None = None
     ema: float | None = None
     augment: Augment = field(default_factory=Augment)
+    train_scale: float = 1.0
     bn_momentum: float | None = None
     frozen_bn: bool = False
     clip_norm: float | None = None
@@ -107,6 +110,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "label_smoothing": (0, 0.9),
     "dropout": (0, 0.99),
     "ema": (0, 0.999999),
+    "train_scale": (0.25, 1),
     "bn_momentum": (_TINY, 1),
     "clip_norm": (_TINY, 1e6),
     "patience": (0, 100_000),
