@@ -1,0 +1,106 @@
+"""`pocketvision train` killed with SIGKILL at random moments and resumed: are the final weights the same?
+
+    python benchmarks/kill_resume.py [--kills 10] [--model mobilenet_v3_small] [--epochs 12] [--seed 0]
+
+Starts a run on sample:digits with one thread and kills it, copies its folder, resumes the one to its end in one
+go and the other with a kill at a random moment after each start, and compares the sha256 of their weights. Prints a
+line per kill; exit code 1 when the weights differ or the run ended before the last kill.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+WEIGHTS = ("weights/last.safetensors", "weights/best.safetensors")
+STARTED = "images to train"  # in the line that is printed when training begins
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """`pocketvision train` with one thread, in a process group of its own."""
+    program = [sys.executable, "-m", "pocketvision", "train", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def kill(process: subprocess.Popen[str], seconds: float) -> str:
+    """Kill with SIGKILL after so many seconds; returns what was printed."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[1]
+
+
+def finish(run: Path) -> tuple[float, float]:
+    """Resume to the end; returns the seconds until training began and those until the end."""
+    begin, began, text = time.monotonic(), 0.0, ""
+    process = start(["--resume", str(run)])
+    assert process.stderr is not None
+    for line in process.stderr:
+        text += line
+        began = began or (time.monotonic() - begin if STARTED in line else 0.0)
+    if process.wait():
+        raise SystemExit(f"the training failed:\n{text}")
+    return began, time.monotonic() - begin
+
+
+def first_checkpoint(project: Path, model: str, epochs: int) -> Path:
+    """A new run, killed as soon as it has begun."""
+    process = start(["sample:digits", f"--model={model}", f"--epochs={epochs}", f"--project={project}", "--name=run"])
+    assert process.stderr is not None
+    text = ""
+    for line in process.stderr:
+        text += line
+        if STARTED in line:
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.wait() != -signal.SIGKILL:
+        raise SystemExit(f"the training did not begin:\n{text}")
+    return project / "classify" / "run-1"
+
+
+def describe(text: str) -> str:
+    """What a killed process had told about its training."""
+    lines = [line for line in text.splitlines() if STARTED in line or line.startswith(("epoch", "warning"))]
+    return "; ".join(line.split(": ", 1)[-1][:70] for line in (lines[0], lines[-1])) if lines else "it had not begun"
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--model", default="mobilenet_v3_small")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    chance = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        killed = first_checkpoint(Path(folder), arguments.model, arguments.epochs)
+        whole = Path(shutil.copytree(killed, Path(folder) / "whole"))
+        began, seconds = finish(whole)
+        print(f"without a stop: {began:.1f} s to begin, {seconds:.1f} s in all", flush=True)
+        for number in range(1, arguments.kills + 1):
+            moment = chance.uniform(0.2, 1) * began + chance.uniform(0, 1.6) * (seconds - began) / arguments.kills
+            text = kill(start(["--resume", str(killed)]), moment)
+            print(f"kill {number} after {moment:.1f} s: {describe(text)}", flush=True)
+        finish(killed)
+        same = True
+        for name in WEIGHTS:
+            first, second = (hashlib.sha256((run / name).read_bytes()).hexdigest() for run in (whole, killed))
+            same &= first == second
+            print(f"{name}: sha256 {first[:16]} without a stop, {second[:16]} with {arguments.kills} kills")
+    print("identical" if same else "DIFFERENT")
+    raise SystemExit(not same)
+
+
+if __name__ == "__main__":
+    main()
