@@ -1,6 +1,6 @@
 """`pocketvision train` killed with SIGKILL at random moments and resumed: are the final weights the same?
 
-    python benchmarks/kill_resume.py [--kills 10] [--model mobilenet_v3_small] [--epochs 12] [--seed 0]
+    python benchmarks/kill_resume.py [--kills 10] [--model mobilenet_v3_small] [--epochs 30] [--seed 0]
 
 Starts a run on sample:digits with one thread and kills it, copies its folder, resumes the one to its end in one
 go and the other with a kill at a random moment after each start, and compares the sha256 of their weights. Prints a
@@ -69,9 +69,11 @@ def first_checkpoint(project: Path, model: str, epochs: int) -> Path:
 
 
 def describe(text: str) -> str:
-    """What a killed process had told about its training."""
-    lines = [line for line in text.splitlines() if STARTED in line or line.startswith(("epoch", "warning"))]
-    return "; ".join(line.split(": ", 1)[-1][:70] for line in (lines[0], lines[-1])) if lines else "it had not begun"
+    """Where a killed process had begun, and the last epoch that it had finished."""
+    lines = text.splitlines()
+    begun = [line.rpartition(", ")[2] for line in lines if STARTED in line]
+    epochs = [line.partition("  ")[0] for line in lines if line.startswith("epoch")]
+    return "; ".join([*begun, *epochs[-1:]]) or "before training began"
 
 
 def main() -> None:
@@ -79,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--model", default="mobilenet_v3_small")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)

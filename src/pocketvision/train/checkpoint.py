@@ -204,8 +204,7 @@ def restore(snapshot: Snapshot, model: torch.nn.Module, prefix: str) -> None:
 def restore_optimizer(snapshot: Snapshot, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
     """The inverse of ``optimizer_tensors``.
 
-    Each tensor gets its parameter's memory layout: in another one, sums run in another order or another kernel, and
-    the resumed run would differ in the last bit.
+    Each tensor gets its parameter's memory layout, so that the same kernels run as in a run that was never stopped.
     """
     parameters: dict[str, Any] = dict(model.named_parameters())
     for key, tensor in snapshot.tensors.items():

@@ -70,7 +70,7 @@ class Recipe:
     channels_last: bool = True
     device: Device = "auto"
     workers: int = 0
-    save_every_s: float = 60.0
+    save_every_s: float = 30.0
     seed: int = 0
 
     def __post_init__(self) -> None:
