@@ -62,14 +62,15 @@ class Augment:
 def prepare(image: np.ndarray, p: Preprocessing) -> np.ndarray:
     """The evaluation preprocessing: short side to ``p.resize`` (antialiased), then the central square of ``p.size``.
 
-    uint8 [H, W, 3] -> uint8 [size, size, 3], contiguous. Rounds as TorchVision's Resize and CenterCrop.
+    uint8 [H, W, 3] -> uint8 [size, size, 3], contiguous. The long side is rounded to whole pixels, the crop's offset
+    down, as Pillow users write it; TorchVision's Resize and CenterCrop differ by at most one pixel in either.
     """
     image = _without_far_ends(image)
     height, width = image.shape[:2]
     short = min(height, width)
-    image = _resized(image, int(p.resize * height / short), int(p.resize * width / short), p.interpolation)
+    image = _resized(image, round(p.resize * height / short), round(p.resize * width / short), p.interpolation)
     height, width = image.shape[:2]
-    top, left = round((height - p.size) / 2), round((width - p.size) / 2)
+    top, left = (height - p.size) // 2, (width - p.size) // 2
     return np.ascontiguousarray(image[top : top + p.size, left : left + p.size])
 
 

@@ -180,7 +180,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 def preprocessing_steps(p: Preprocessing) -> list[str]:
     """The preprocessing in words and numbers, for whoever writes the app."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    resized = f"Resize it to {p.resize} pixels on the short side, the long one in proportion (rounded down)"
+    resized = f"Resize it to {p.resize} pixels on the short side, the long one in proportion (rounded)"
     inside = f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std})"
     return [
         "Turn the photo upright by its EXIF orientation, put transparent parts on white, make it 8-bit RGB.",
@@ -199,8 +199,8 @@ import numpy as np, onnxruntime
 from PIL import Image, ImageOps
 
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-sides = [int({p.resize} * side / min(photo.size)) for side in photo.size]
-left, top = (round((side - {p.size}) / 2) for side in sides)
+sides = [round({p.resize} * side / min(photo.size)) for side in photo.size]
+left, top = ((side - {p.size}) // 2 for side in sides)
 photo = photo.resize(sides, Image.Resampling.{p.interpolation.upper()})
 photo = photo.crop((left, top, left + {p.size}, top + {p.size}))
 session = onnxruntime.InferenceSession({file}, providers=["CPUExecutionProvider"])
