@@ -60,8 +60,8 @@ def choose(
 ) -> tuple[Option, list[Option]]:
     """The network and input size that promise most accuracy within the limits, and all that were considered.
 
-    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a logistic
-    regression on frozen features, cross-validated on training images. Without pretrained weights there are no features
+    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a ridge
+    classifier on frozen features, cross-validated on training images. Without pretrained weights there are no features
     to probe; the lightest network is taken then, because small data cannot train a large one from scratch. Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError
     when no weights can be reached.
     """
@@ -193,12 +193,12 @@ def measured(spec: ModelSpec, limits: Limits) -> tuple[float, float]:
 
 
 def probe(option: Option, dataset: Dataset, weights: str) -> float:
-    """Accuracy of a logistic regression on the network's frozen features, cross-validated on training images.
+    """Accuracy of a ridge classifier on the network's frozen features, cross-validated on training images.
 
     Raises WeightsError when the weights cannot be read.
     """
     import torch
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -211,9 +211,9 @@ def probe(option: Option, dataset: Dataset, weights: str) -> float:
     folds = min(PROBE_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         raise ConfigurationError("a class has only one training image; add images, or name the network with --model")
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=(10, 100, 1000, 10_000)))
     splits = StratifiedKFold(folds, shuffle=True, random_state=0)
-    return float(cross_val_score(regression, features, labels, cv=splits).mean())
+    return float(cross_val_score(classifier, features, labels, cv=splits).mean())
 
 
 def embed(model: Model, images: object) -> np.ndarray:

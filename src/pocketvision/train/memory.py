@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc asks the kernel for every block above 32 MiB anew and gives it back at once. Activations of a batch
     are that large, and the kernel clears every page again: a training step of MobileNetV2 (224 pixels, batch 32,
-    float32, channels_last) took 1.33 to 1.7 s of processor time, and 0.90 to 0.98 s with this
-    (``benchmarks/training_step.py``). Peak memory grows by about a fifth.
+    float32, channels_last, one thread) took 1.8 s, and 0.9 s with this (``benchmarks/training_step.py``). Peak memory
+    grows by about a fifth.
     """
     if not sys.platform.startswith("linux"):
         return False

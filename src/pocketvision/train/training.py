@@ -99,7 +99,8 @@ class Training:
     def inputs(self, batch: Batch) -> Tensor:
         """Normalised images [B, 3, S, S] on the device."""
         x_BCHW = self.normalize(batch.images.to(self.recipe.device))
-        return x_BCHW.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else x_BCHW
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        return x_BCHW.contiguous(memory_format=layout)
 
     def step(self, batch: Batch) -> tuple[float, float]:
         """One step; returns its loss and learning rate. Raises TrainingError for a loss that is not finite."""
@@ -179,6 +180,11 @@ class Training:
         )
 
 
+def train_size(size: int, recipe: Recipe) -> int:
+    """Side of the training images in pixels: the recipe's share of ``size``, to the nearest multiple of 32."""
+    return size if recipe.train_scale == 1 else min(size, max(32, round(size * recipe.train_scale / 32) * 32))
+
+
 @contextmanager
 def suitable_threads(spec: ModelSpec, recipe: Recipe) -> Iterator[None]:
     """One torch thread for steps so small that handing work to a second one costs more than it saves."""
@@ -213,7 +219,7 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     p, batch, workers = model.spec.preprocessing, recipe.batch, recipe.workers
-    smaller = replace(p, size=max(16, round(p.size * recipe.train_scale)))
+    smaller = replace(p, size=train_size(p.size, recipe))
     batches = ImageLoader(data.train, smaller, batch=batch, augment=recipe.augment, seed=recipe.seed, workers=workers)
     return Training(
         model=model,
