@@ -60,10 +60,11 @@ def choose(
 ) -> tuple[Option, list[Option]]:
     """The network and input size that promise most accuracy within the limits, and all that were considered.
 
-    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a ridge
+    Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a linear
     classifier on frozen features, cross-validated on training images. Without pretrained weights there are no features
-    to probe; the lightest network is taken then, because small data cannot train a large one from scratch. Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError
-    when no weights can be reached.
+    to probe; the lightest network is taken then, because small data cannot train a large one from scratch.
+    Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError when no
+    weights can be reached.
     """
     found, considered = reachable(names, weights)
     if not found:
@@ -114,8 +115,10 @@ def _probed(option: Option, dataset: Dataset, weights: str) -> Option:
 
 
 def natural_size(dataset: Dataset) -> int:
-    """The input size that fits the images: 224, or for smaller ones the multiple of 32 that holds their short side, from
-    64 on: these networks halve the resolution five times, and the last map needs more than one pixel."""
+    """The input size that fits the images: 224, or for smaller ones the multiple of 32 that holds their short side.
+
+    At least 64: these networks halve the resolution five times, and the last map needs more than one pixel.
+    """
     from ..data.image import read_image
 
     items = dataset.train[:: max(1, len(dataset.train) // 20)]
