@@ -22,11 +22,12 @@ from pocketvision.measure.machine import Machine
 from pocketvision.measure.parity import Parity
 from pocketvision.report import BuildReport, Candidate, Mistake, Promise, write_report
 from pocketvision.report.card import card, text
-from pocketvision.report.content import duration, snippet, wilson
+from pocketvision.report.content import duration, snippet
 from pocketvision.report.page import page
 from pocketvision.report.plots import LIGHT, axis_labels, confusion_plot
 from pocketvision.spec.model import Interpolation, Preprocessing
 from pocketvision.spec.transform import with_classes
+from pocketvision.train.evaluate import wilson
 from pocketvision.zoo import model_spec
 
 HOSTILE = (

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..measure.parity import Parity
 from ..spec.cost import ModelCost, cost
 from ..spec.model import ModelSpec, Preprocessing
 from ..spec.transform import as_folded
+from ..train.evaluate import wilson
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,13 +168,6 @@ class BuildReport:
         """Split -> label -> images, for the splits that have any."""
         splits = {"train": self.data.train, "val": self.data.val, "test": self.data.test}
         return {name: Counter(item.label for item in items) for name, items in splits.items() if items}
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95% confidence interval of a share ``right / n`` (Wilson 1927), which holds for few images too."""
-    z = 1.959964
-    centre, half = right + z * z / 2, z * sqrt(right * (n - right) / n + z * z / 4)
-    return (centre - half) / (n + z * z), (centre + half) / (n + z * z)
 
 
 def preprocessing_steps(p: Preprocessing) -> list[str]:

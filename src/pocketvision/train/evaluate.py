@@ -52,10 +52,8 @@ class ClassificationResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% confidence interval of ``top1`` for images like these (Wilson 1927)."""
-        n, p, z = self.n, self.top1, 1.959964
-        centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+        """95% confidence interval of ``top1`` for images like these."""
+        return wilson(int(np.trace(self.confusion)), self.n)
 
     def table(self) -> list[dict[str, Any]]:
         """One row per class: ``precision`` (None when never predicted), ``recall`` (None without images), ``n``."""
@@ -98,6 +96,13 @@ class ClassificationResult:
             precision, recall = ("-" if row[key] is None else f"{row[key]:.1%}" for key in ("precision", "recall"))
             lines.append(f"{row['class']:{width}}  {precision:>9}  {recall:>6}  {row['n']:>6}")
         return "\n".join(lines)
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95% confidence interval of a share ``right / n`` (Wilson 1927), which holds for few images too."""
+    z = 1.959964
+    centre, half = right + z * z / 2, z * math.sqrt(right * (n - right) / n + z * z / 4)
+    return max(0.0, (centre - half) / (n + z * z)), min(1.0, (centre + half) / (n + z * z))
 
 
 def evaluate(
