@@ -205,6 +205,7 @@ def probe(option: Option, dataset: Dataset, weights: str) -> float:
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     model, _ = load_model(option.spec, weights)
     items = sample(dataset.train, PROBE_IMAGES)
@@ -216,7 +217,8 @@ def probe(option: Option, dataset: Dataset, weights: str) -> float:
         raise ConfigurationError("a class has only one training image; add images, or name the network with --model")
     classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=(10, 100, 1000, 10_000)))
     splits = StratifiedKFold(folds, shuffle=True, random_state=0)
-    return float(cross_val_score(classifier, features, labels, cv=splits).mean())
+    with threadpool_limits(1):  # two threads of OpenBLAS beside a busy neighbour took 60 times as long
+        return float(cross_val_score(classifier, features, labels, cv=splits).mean())
 
 
 def embed(model: Model, images: object) -> np.ndarray:
