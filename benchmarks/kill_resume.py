@@ -2,23 +2,28 @@
 
     python benchmarks/kill_resume.py [--kills 10] [--model mobilenet_v3_small] [--epochs 30] [--seed 0]
 
-Starts a run on sample:digits with one thread and kills it, copies its folder, resumes the one to its end in one
-go and the other with a kill at a random moment after each start, and compares the sha256 of their weights. Prints a
-line per kill; exit code 1 when the weights differ or the run ended before the last kill.
+Trains on sample:digits with one thread twice: once without a stop, once killed as soon as it has begun and then at a
+random moment after each resume. Compares the sha256 of their weights, and writes what it saw to
+benchmarks/results/kill_resume.json. Exit code 1 when the weights differ.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
+from pocketvision.files import write_text
+from pocketvision.measure.machine import this_machine
+
+RESULTS = Path(__file__).parent / "results" / "kill_resume.json"
 WEIGHTS = ("weights/last.safetensors", "weights/best.safetensors")
 STARTED = "images to train"  # in the line that is printed when training begins
 
@@ -41,10 +46,10 @@ def kill(process: subprocess.Popen[str], seconds: float) -> str:
     return process.communicate()[1]
 
 
-def finish(run: Path) -> tuple[float, float]:
-    """Resume to the end; returns the seconds until training began and those until the end."""
+def finish(arguments: list[str]) -> tuple[float, float]:
+    """Run to the end; returns the seconds until training began and those until the end."""
     begin, began, text = time.monotonic(), 0.0, ""
-    process = start(["--resume", str(run)])
+    process = start(arguments)
     assert process.stderr is not None
     for line in process.stderr:
         text += line
@@ -54,9 +59,9 @@ def finish(run: Path) -> tuple[float, float]:
     return began, time.monotonic() - begin
 
 
-def first_checkpoint(project: Path, model: str, epochs: int) -> Path:
+def begin_and_kill(arguments: list[str]) -> None:
     """A new run, killed as soon as it has begun."""
-    process = start(["sample:digits", f"--model={model}", f"--epochs={epochs}", f"--project={project}", "--name=run"])
+    process = start(arguments)
     assert process.stderr is not None
     text = ""
     for line in process.stderr:
@@ -65,7 +70,6 @@ def first_checkpoint(project: Path, model: str, epochs: int) -> Path:
             os.killpg(process.pid, signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
         raise SystemExit(f"the training did not begin:\n{text}")
-    return project / "classify" / "run-1"
 
 
 def describe(text: str) -> str:
@@ -85,21 +89,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
+    kills, same = list[str](), True
     with tempfile.TemporaryDirectory() as folder:
-        killed = first_checkpoint(Path(folder), arguments.model, arguments.epochs)
-        whole = Path(shutil.copytree(killed, Path(folder) / "whole"))
-        began, seconds = finish(whole)
+        options = ["sample:digits", f"--model={arguments.model}", f"--epochs={arguments.epochs}", f"--project={folder}"]
+        whole, killed = (Path(folder) / "classify" / f"{name}-1" for name in ("whole", "killed"))
+        began, seconds = finish([*options, "--name=whole"])
         print(f"without a stop: {began:.1f} s to begin, {seconds:.1f} s in all", flush=True)
+        begin_and_kill([*options, "--name=killed"])
         for number in range(1, arguments.kills + 1):
             moment = chance.uniform(0.2, 1) * began + chance.uniform(0, 1.6) * (seconds - began) / arguments.kills
             text = kill(start(["--resume", str(killed)]), moment)
-            print(f"kill {number} after {moment:.1f} s: {describe(text)}", flush=True)
-        finish(killed)
-        same = True
+            kills.append(f"after {moment:.1f} s: {describe(text)}")
+            print(f"kill {number} {kills[-1]}", flush=True)
+        finish(["--resume", str(killed)])
         for name in WEIGHTS:
             first, second = (hashlib.sha256((run / name).read_bytes()).hexdigest() for run in (whole, killed))
             same &= first == second
-            print(f"{name}: sha256 {first[:16]} without a stop, {second[:16]} with {arguments.kills} kills")
+            print(f"{name}: sha256 {first[:16]} without a stop, {second[:16]} with {1 + arguments.kills} kills")
+    result = {"identical": same, "kills": ["when it had begun", *kills], "machine": this_machine().to_dict()}
+    result |= {"date": date.today().isoformat(), "command": " ".join(["python", *sys.argv])}
+    write_text(RESULTS, json.dumps(result, indent=2) + "\n")
     print("identical" if same else "DIFFERENT")
     raise SystemExit(not same)
 

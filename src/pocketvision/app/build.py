@@ -19,14 +19,14 @@ from ..measure.runtimes import RUNTIMES, open_artifact, open_model
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, Mistake, Promise
 from ..report.write import write_report
-from ..train.checkpoint import RESULTS, SPLIT
+from ..train.checkpoint import RESULTS, SPLIT, load_model
 from ..train.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
 from .choose import SIZES, Limits, Option, choose, natural_size
 from .commands import parity_images
 from .options import TrainOptions
 from .progress import tell
-from .source import load_trained
+from .source import weights_file
 from .training import TrainResult, starting_weights, train_spec
 
 REPORTED = ("pocketvision", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
@@ -84,7 +84,7 @@ class BuildResult:
             "metric": self.metric,
             "value": round(self.value, 6),
             "latency_ms": round(self.latency_ms, 4),
-            "size_mb": round(self.size_mb, 3),
+            "size_mb": round(self.size_mb, 6),
             "budget": budget,
             "met": self.met,
             "broken": broken,
@@ -166,6 +166,9 @@ def run_build(
     chosen, considered, weights = _choose(dataset, budget, options, model)
     done("choose the model")
     trained, info = train_spec(dataset, chosen.spec, weights, options)
+    if trained.reason == "interrupted":
+        tell(f"the training goes on with `pocketvision train --resume {trained.run}`, its file is made by `export`")
+        raise KeyboardInterrupt
     done("train")
     verified = _verify(trained, dataset, budget)
     done("export and verify")
@@ -222,7 +225,7 @@ def _choose(
 
 def _verify(trained: TrainResult, dataset: Dataset, budget: Budget) -> Verified:
     """Export the best weights and measure the file. Raises ExportError when it does not compute what the model does."""
-    network, path = load_trained(trained.run)
+    network, path = load_model(trained.run), weights_file(trained.run)
     artifact = export(network, out=path.with_name("model.onnx"))
     parity = check_parity(artifact, network, parity_images(trained.run / SPLIT, artifact))
     session = open_artifact(artifact, threads=usable_cores())

@@ -19,7 +19,7 @@ from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_classes, with_size
 from ..zoo import model_spec
-from ..zoo.weights import available, published
+from ..zoo.weights import available, load, published
 from .progress import tell
 
 SIZES = (224, 192, 160, 128, 96)
@@ -130,8 +130,11 @@ def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, Model
     """The networks that training can start from, and those that are left out with the reason.
 
     ``weights``: "imagenet" asks for published weights, on this machine or downloaded; after one download has failed no
-    other is tried. "none" and a file's path take every network.
+    other is tried. "none" takes every network, a file the one that it holds.
     """
+    if weights not in ("imagenet", "none"):
+        spec = load(model_spec(names[0]) if len(names) == 1 else None, weights).spec
+        return [(spec.backbone.name, spec)], []
     found, left_out, offline = list[tuple[str, ModelSpec]](), list[Option](), ""
     for name in sorted(names, key=lambda name: available(model_spec(name)) is None):
         spec = model_spec(name)

@@ -137,6 +137,8 @@ def train(
         )
         result = run_training(data, model, options)
     _print(result.to_dict(), str(result), as_json)
+    if result.reason == "interrupted":
+        raise typer.Exit(130)
 
 
 @app.command()

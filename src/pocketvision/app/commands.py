@@ -13,10 +13,11 @@ from ..measure.latency import Latency, measure_sessions
 from ..measure.machine import usable_cores
 from ..measure.parity import Parity, check_parity
 from ..measure.runtimes import RUNTIMES, Session, open_artifact, open_model
+from ..train.checkpoint import SPLIT, load_model
 from ..train.evaluate import ClassificationResult
 from ..train.evaluate import evaluate as evaluate_session
 from .predict import Prediction, SkippedFile, label_images
-from .source import load_trained, opened
+from .source import opened, weights_file
 
 PARITY_IMAGES = 32
 
@@ -110,7 +111,7 @@ class Export:
                 "artifact": str(artifact.path),
                 "format": artifact.format,
                 "precision": artifact.precision,
-                "size_mb": round(artifact.size_mb, 3),
+                "size_mb": round(artifact.size_mb, 6),
                 "parity": parity.to_dict() if parity else None,
             }
             for artifact, parity in zip(self.artifacts, self.parity, strict=True)
@@ -135,9 +136,9 @@ def export(source: str | Path, *, to: Sequence[str] = ("onnx",), out: Path | Non
     for name in to:
         if name != "onnx":
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, ['onnx'])}")
-    model, path = load_trained(source)
+    model, path = load_model(source), weights_file(source)
     artifact = onnx.export(model, out=out or path.with_suffix(".onnx"))
-    split = path.parent.parent / "split.json"
+    split = path.parent.parent / SPLIT
     parity = check_parity(artifact, model, parity_images(split, artifact)) if split.is_file() else None
     return Export((artifact,), (parity,))
 

@@ -6,28 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ConfigurationError, WeightsError, nearest
+from ..errors import ConfigurationError, nearest
 from ..export.artifact import FORMATS, Artifact
 from ..nn.model import Model
+from ..train.checkpoint import BEST, load_model
 from ..zoo import MODELS, model_spec
 
-BEST = Path("weights") / "best.safetensors"
 
-
-def load_trained(source: str | Path) -> tuple[Model, Path]:
-    """The trained model of a run folder or a weights file, in eval mode, and the file it was read from.
-
-    Raises WeightsError with the path and the fix.
-    """
-    from ..nn.load import load_model
-
+def weights_file(source: str | Path) -> Path:
+    """The weights that a run folder or a file stands for; whether they can be read, ``load_model`` says."""
     path = Path(source)
-    if path.is_dir():
-        if not (path / BEST).is_file():
-            raise WeightsError(f"{path} is not a finished run: it has no {BEST}; name a folder below runs/")
-        path = path / BEST
-    model, _ = load_model(None, path)
-    return model.eval(), path
+    return path / BEST if path.is_dir() else path
 
 
 def is_artifact(source: str | Path) -> bool:
@@ -62,7 +51,7 @@ def opened(source: str | Path, *, imgsz: int | None = None) -> Iterator[tuple[Ar
             model = build(model_spec(str(source), imgsz=imgsz)).eval()
             yield _export(model, Path(scratch) / "model.onnx"), model
             return
-        model, path = load_trained(source)
+        model, path = load_model(source), weights_file(source)
         beside = path.with_suffix(".onnx")
         if beside.is_file() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
             yield Artifact.load(beside), model

@@ -64,7 +64,7 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
     size = options.imgsz or natural_size(dataset)
     weights = starting_weights(options.weights, size)
     spec = model_spec(model, width=options.width, width_rule=options.width_rule)
-    return train_spec(dataset, with_size(spec, size, ratio=1.0), weights, options)[0]
+    return train_spec(dataset, with_size(spec, size), weights, options)[0]
 
 
 def resume_training(run: Path) -> TrainResult:
@@ -83,9 +83,14 @@ def starting_weights(weights: str, size: int) -> str:
 def train_spec(
     dataset: Dataset, spec: ModelSpec, weights: str, options: TrainOptions
 ) -> tuple[TrainResult, WeightsInfo | None]:
-    """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file."""
+    """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file.
+
+    The whole short side of a photo is shown to the network, where published preprocessing crops an eighth of it away.
+    """
+    torch.manual_seed(options.seed)  # of the layers that start from random weights
     spec = with_classes(spec, dataset.classes)
     model, info = (build(spec), None) if weights == "none" else load_model(spec, weights)
+    model.spec = with_size(model.spec, spec.preprocessing.size, ratio=1.0)
     if info:
         tell(f"weights: {info.source or info.path}" + (f" ({info.licence})" if info.licence else ""))
         if model.spec.backbone.folded or has_identity_norms(model):
