@@ -21,7 +21,7 @@ from datetime import date
 from pathlib import Path
 
 from pocketvision.files import write_text
-from pocketvision.measure.machine import this_machine
+from pocketvision.measuring.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results" / "kill_resume.json"
 WEIGHTS = ("weights/last.safetensors", "weights/best.safetensors")

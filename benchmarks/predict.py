@@ -19,8 +19,8 @@ import torch
 
 from pocketvision.app.predict import label_images
 from pocketvision.data.image import SUFFIXES
-from pocketvision.export.onnx import export
-from pocketvision.measure.machine import load_average, this_machine
+from pocketvision.exporting.onnx import export
+from pocketvision.measuring.machine import load_average, this_machine
 from pocketvision.nn.model import build
 from pocketvision.zoo import model_spec
 
@@ -37,11 +37,12 @@ def ours(files: list[str], folder: Path) -> Callable[[], int]:
 def timm_loader(files: list[str]) -> Callable[[], int]:
     """timm's dataset, loader (a worker process per core) and model."""
     import timm
-    from timm.data import create_loader
+    from timm.data.config import resolve_data_config
+    from timm.data.loader import create_loader
     from torch.utils.data import Dataset
 
     model = timm.create_model("mobilenetv3_small_100", pretrained=False).eval()
-    config = timm.data.resolve_data_config({}, model=model)
+    config = resolve_data_config({}, model=model)
 
     class Files(Dataset):
         transform = None
@@ -57,7 +58,7 @@ def timm_loader(files: list[str]) -> Callable[[], int]:
 
     def run() -> int:
         loader = create_loader(
-            Files(),
+            Files(),  # pyright: ignore[reportArgumentType]  (it takes any dataset with a transform)
             config["input_size"],
             BATCH,
             use_prefetcher=False,

@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from pocketvision.files import write_text
-from pocketvision.measure.machine import load_average, this_machine
+from pocketvision.measuring.machine import load_average, this_machine
 
 RESULTS = Path(__file__).parent / "results" / "startup.json"
 TARGET_S = 0.5  # for each of our own rows

@@ -32,8 +32,8 @@ def time_steps(model_name: str, number_format: str, layout: str, memory: str, ba
     from pocketvision.data.sources import Dataset, Item
     from pocketvision.nn.model import build
     from pocketvision.tasks.classification import Classification
-    from pocketvision.train import training
-    from pocketvision.train.recipe import Recipe
+    from pocketvision.training import training
+    from pocketvision.training.recipe import Recipe
     from pocketvision.zoo import model_spec
 
     if memory == "as it is":
@@ -81,7 +81,7 @@ def main() -> None:
         print(json.dumps(time_steps(name, number_format, layout, memory, arguments.batch)))
         return
     from pocketvision.files import write_text
-    from pocketvision.measure.machine import load_average, this_machine
+    from pocketvision.measuring.machine import load_average, this_machine
 
     variants = list(product(arguments.models, FORMATS, LAYOUTS, MEMORY))
     rounds = dict[tuple[str, ...], list[dict[str, float]]]()

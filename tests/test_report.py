@@ -16,10 +16,10 @@ from pocketvision.data.image import read_image
 from pocketvision.data.sources import Dataset, Item, Skipped
 from pocketvision.data.transforms import prepare
 from pocketvision.errors import ConfigurationError
-from pocketvision.export.artifact import Artifact, Created, image_input, scores_output
-from pocketvision.measure.latency import Latency
-from pocketvision.measure.machine import Machine
-from pocketvision.measure.parity import Parity
+from pocketvision.exporting.artifact import Artifact, Created, image_input, scores_output
+from pocketvision.measuring.latency import Latency
+from pocketvision.measuring.machine import Machine
+from pocketvision.measuring.parity import Parity
 from pocketvision.report import BuildReport, Candidate, Mistake, Promise, write_report
 from pocketvision.report.card import card, text
 from pocketvision.report.content import duration, snippet
@@ -27,7 +27,7 @@ from pocketvision.report.page import page
 from pocketvision.report.plots import LIGHT, axis_labels, confusion_plot
 from pocketvision.spec.model import Interpolation, Preprocessing
 from pocketvision.spec.transform import with_classes
-from pocketvision.train.evaluate import wilson
+from pocketvision.training.evaluate import wilson
 from pocketvision.zoo import model_spec
 
 HOSTILE = (
@@ -244,7 +244,7 @@ def test_snippet_prepares_as_evaluation_does(tmp_path: Path, interpolation: Inte
 
 
 def test_snippet_runs_the_exported_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    from pocketvision.export.onnx import export
+    from pocketvision.exporting.onnx import export
     from pocketvision.nn.model import build
 
     spec = with_classes(model_spec("mobilenet_v1", width=0.25, imgsz=32), ("cat", "dog", "eel"))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pocketvision.data.loader import Batch
 from pocketvision.data.sources import Item
 from pocketvision.tasks.classification import Classification
-from pocketvision.train.recipe import Recipe
+from pocketvision.training.recipe import Recipe
 
 
 def batch(labels: list[int]) -> Batch:

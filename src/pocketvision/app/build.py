@@ -10,17 +10,17 @@ from typing import Any
 from ..data.check import check_dataset
 from ..data.sources import Dataset, open_dataset
 from ..errors import ConfigurationError, nearest
-from ..export.artifact import Artifact
-from ..export.onnx import export
-from ..measure.latency import Latency, measure_sessions
-from ..measure.machine import usable_cores
-from ..measure.parity import Parity, check_parity
-from ..measure.runtimes import RUNTIMES, open_artifact, open_model
+from ..exporting.artifact import Artifact
+from ..exporting.onnx import export
+from ..measuring.latency import Latency, measure_sessions
+from ..measuring.machine import usable_cores
+from ..measuring.parity import Parity, check_parity
+from ..measuring.runtimes import RUNTIMES, open_artifact, open_model
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, Mistake, Promise
 from ..report.write import write_report
-from ..train.checkpoint import RESULTS, SPLIT, load_model
-from ..train.evaluate import ClassificationResult, evaluate
+from ..training.checkpoint import RESULTS, SPLIT, load_model
+from ..training.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
 from .choose import SIZES, Limits, Option, choose, natural_size
 from .commands import parity_images

@@ -10,9 +10,9 @@ import numpy as np
 from ..data.loader import ImageLoader
 from ..data.sources import Dataset, Item
 from ..errors import BudgetError, ConfigurationError, WeightsError
-from ..export.onnx import export
-from ..measure.latency import measure_sessions
-from ..measure.runtimes import open_artifact, open_model
+from ..exporting.onnx import export
+from ..measuring.latency import measure_sessions
+from ..measuring.runtimes import open_artifact, open_model
 from ..nn.load import load_model
 from ..nn.model import Model, build
 from ..spec.cost import cost
@@ -153,7 +153,7 @@ def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, Model
                 left_out.append(Option(name, spec, note="ImageNet weights are not on this machine, which is offline"))
                 continue
             spec = entry.spec()
-        found.append((name, spec))
+        found.append((spec.backbone.name, spec))
     return found, left_out
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from ..data.sources import Dataset, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
-from ..export.artifact import Artifact
-from ..measure.latency import Latency, measure_sessions
-from ..measure.machine import usable_cores
-from ..measure.parity import Parity, check_parity
-from ..measure.runtimes import RUNTIMES, Session, open_artifact, open_model
-from ..train.checkpoint import SPLIT, load_model
-from ..train.evaluate import ClassificationResult
-from ..train.evaluate import evaluate as evaluate_session
+from ..exporting.artifact import Artifact
+from ..measuring.latency import Latency, measure_sessions
+from ..measuring.machine import usable_cores
+from ..measuring.parity import Parity, check_parity
+from ..measuring.runtimes import RUNTIMES, Session, open_artifact, open_model
+from ..training.checkpoint import SPLIT, load_model
+from ..training.evaluate import ClassificationResult
+from ..training.evaluate import evaluate as evaluate_session
 from .predict import Prediction, SkippedFile, label_images
 from .source import opened, weights_file
 
@@ -131,7 +131,7 @@ def export(source: str | Path, *, to: Sequence[str] = ("onnx",), out: Path | Non
 
     Raises ConfigurationError for an unknown format, ExportError when the file does not compute what the model does.
     """
-    from ..export import onnx
+    from ..exporting import onnx
 
     for name in to:
         if name != "onnx":

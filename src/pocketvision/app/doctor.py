@@ -6,8 +6,8 @@ from importlib import metadata
 from typing import Any
 
 from ..errors import WeightsError
-from ..measure.machine import Machine, load_average, this_machine
-from ..measure.runtimes import RUNTIMES
+from ..measuring.machine import Machine, load_average, this_machine
+from ..measuring.runtimes import RUNTIMES
 from ..zoo import MODELS
 from ..zoo.weights import FOLDER, available, cache_folder
 

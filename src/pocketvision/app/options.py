@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from ..errors import ConfigurationError, nearest
 from ..spec.transform import WidthRule
-from ..train.recipe import Device, Recipe
-from ..train.recipes import finetune, scratch
+from ..training.recipe import Device, Recipe
+from ..training.recipes import finetune, scratch
 
 RECIPES = ("auto", "finetune", "scratch")
 

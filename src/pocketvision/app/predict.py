@@ -13,9 +13,9 @@ import numpy as np
 from ..data.image import SUFFIXES
 from ..data.transforms import load_prepared
 from ..errors import DataError
-from ..export.artifact import Artifact
-from ..measure.machine import usable_cores
-from ..measure.runtimes import open_artifact
+from ..exporting.artifact import Artifact
+from ..measuring.machine import usable_cores
+from ..measuring.runtimes import open_artifact
 
 CHUNK = 8  # images of one task: enough to make the hand-over cheap, few enough to keep the output flowing
 AHEAD = 4  # tasks in flight per thread

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 
-from ..train.events import EpochEnd, Event, Started, Step, Stopped
+from ..training.events import EpochEnd, Event, Started, Step, Stopped
 
 
 def tell(text: str) -> None:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigurationError, nearest
-from ..export.artifact import FORMATS, Artifact
+from ..exporting.artifact import FORMATS, Artifact
 from ..nn.model import Model
-from ..train.checkpoint import BEST, load_model
+from ..training.checkpoint import BEST, load_model
 from ..zoo import MODELS, model_spec
 
 
@@ -61,6 +61,6 @@ def opened(source: str | Path, *, imgsz: int | None = None) -> Iterator[tuple[Ar
 
 
 def _export(model: Model, out: Path) -> Artifact:
-    from ..export.onnx import export
+    from ..exporting.onnx import export
 
     return export(model, out=out)

@@ -17,9 +17,9 @@ from ..nn.model import Model, build
 from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
 from ..tasks.classification import Classification
-from ..train.checkpoint import BEST, create_run
-from ..train.events import Stopped
-from ..train.loop import fit, resume
+from ..training.checkpoint import BEST, create_run
+from ..training.events import Stopped
+from ..training.loop import fit, resume
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo
 from .choose import SMALL_IMAGE, natural_size, sample

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..data.sources import Dataset
 from ..errors import ConfigurationError
-from ..export.artifact import Artifact
-from ..measure.latency import Latency
-from ..measure.parity import Parity
+from ..exporting.artifact import Artifact
+from ..measuring.latency import Latency
+from ..measuring.parity import Parity
 from ..spec.cost import ModelCost, cost
 from ..spec.model import ModelSpec, Preprocessing
 from ..spec.transform import as_folded
-from ..train.evaluate import wilson
+from ..training.evaluate import wilson
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,8 +10,8 @@ from torch import nn
 
 from pocketvision.data.image import read_image
 from pocketvision.data.transforms import prepare
-from pocketvision.export import onnx
-from pocketvision.export.artifact import Artifact
+from pocketvision.exporting import onnx
+from pocketvision.exporting.artifact import Artifact
 from pocketvision.nn.layers import Normalize
 from pocketvision.nn.model import Model, build
 from pocketvision.spec.heads import ClassifierHead

@@ -15,15 +15,15 @@ import torch
 
 from pocketvision.nn.model import build
 from pocketvision.tasks.classification import Classification
-from pocketvision.train import checkpoint
-from pocketvision.train.loop import fit, resume
+from pocketvision.training import checkpoint
+from pocketvision.training.loop import fit, resume
 
 from .conftest import RECIPE, SPEC
 
 PROGRAM = """
 import sys
 from pocketvision.tasks.classification import Classification
-from pocketvision.train.loop import resume
+from pocketvision.training.loop import resume
 for event in resume(sys.argv[1], Classification()):
     print(event, flush=True)
 """

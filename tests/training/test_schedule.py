@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pocketvision.train.recipe import Recipe
-from pocketvision.train.schedule import learning_rate
+from pocketvision.training.recipe import Recipe
+from pocketvision.training.schedule import learning_rate
 
 
 def torch_rates(scheduler_of, steps: int) -> list[float]:

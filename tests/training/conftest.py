@@ -14,9 +14,9 @@ from pocketvision.spec.heads import ClassifierHead
 from pocketvision.spec.model import BackboneSpec, ModelSpec, Preprocessing
 from pocketvision.spec.rows import Conv, InvertedResidual, SqueezeExcite
 from pocketvision.tasks.classification import Classification
-from pocketvision.train.events import Event
-from pocketvision.train.loop import fit
-from pocketvision.train.recipe import Recipe
+from pocketvision.training.events import Event
+from pocketvision.training.loop import fit
+from pocketvision.training.recipe import Recipe
 
 ROWS = (
     Conv(8, stride=2),

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pocketvision.errors import ExportError
-from pocketvision.export.artifact import CONTRACT, SEAL, UNSEALED, Artifact, sealed
+from pocketvision.exporting.artifact import CONTRACT, SEAL, UNSEALED, Artifact, sealed
 
 
 def test_file_gives_back_everything(artifact, model):

@@ -13,7 +13,7 @@ from ..errors import ConfigurationError, ExportError
 from .runtimes import open_artifact
 
 if TYPE_CHECKING:
-    from ..export.artifact import Artifact
+    from ..exporting.artifact import Artifact
     from ..nn.model import Model
 
 MAX_ERROR = 1e-3

@@ -15,12 +15,12 @@ from torch import nn
 from pocketvision.errors import ConfigurationError, DataError, TrainingError
 from pocketvision.nn.model import Model, build
 from pocketvision.tasks.classification import Classification
-from pocketvision.train import checkpoint, loop, training
-from pocketvision.train.checkpoint import load_model, read_state
-from pocketvision.train.evaluate import evaluate, torch_predictor
-from pocketvision.train.events import EpochEnd, Event, Saved, Started, Step, Stopped
-from pocketvision.train.loop import fit, resume
-from pocketvision.train.recipe import from_yaml
+from pocketvision.training import checkpoint, loop, training
+from pocketvision.training.checkpoint import load_model, read_state
+from pocketvision.training.evaluate import evaluate, torch_predictor
+from pocketvision.training.events import EpochEnd, Event, Saved, Started, Step, Stopped
+from pocketvision.training.loop import fit, resume
+from pocketvision.training.recipe import from_yaml
 
 from .conftest import RECIPE, SPEC
 

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 from pocketvision.errors import ConfigurationError, DataError
 from pocketvision.nn.layers import Normalize
 from pocketvision.nn.model import Model
-from pocketvision.train.evaluate import ClassificationResult, evaluate, probabilities, torch_predictor
+from pocketvision.training.evaluate import ClassificationResult, evaluate, probabilities, torch_predictor
 
 from .conftest import SPEC
 

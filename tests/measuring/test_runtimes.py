@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pocketvision.errors import ConfigurationError, ExportError
-from pocketvision.measure import runtimes
-from pocketvision.measure.runtimes import RUNTIMES, Runtime, open_artifact, open_model
+from pocketvision.measuring import runtimes
+from pocketvision.measuring.runtimes import RUNTIMES, Runtime, open_artifact, open_model
 
 
 @pytest.fixture(params=["onnxruntime", "torch"])

@@ -7,10 +7,10 @@ import pytest
 from onnx import numpy_helper
 
 from pocketvision.errors import ConfigurationError, ExportError
-from pocketvision.export import onnx
-from pocketvision.export.artifact import Artifact
-from pocketvision.measure.parity import check_parity, compare, failed_path, model_scores, parity
-from pocketvision.measure.runtimes import open_artifact, open_model
+from pocketvision.exporting import onnx
+from pocketvision.exporting.artifact import Artifact
+from pocketvision.measuring.parity import check_parity, compare, failed_path, model_scores, parity
+from pocketvision.measuring.runtimes import open_artifact, open_model
 from pocketvision.zoo import model_spec
 
 

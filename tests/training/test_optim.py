@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvision.train.optim import EMA, RMSpropTF, make_optimizer, parameter_groups, set_learning_rate
-from pocketvision.train.recipe import Recipe
+from pocketvision.training.optim import EMA, RMSpropTF, make_optimizer, parameter_groups, set_learning_rate
+from pocketvision.training.recipe import Recipe
 
 RATES = [0.1, 0.1, 0.05, 0.02, 0.02, 0.01]  # changing, because lr stands inside of the momentum
 

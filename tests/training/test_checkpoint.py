@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from pocketvision.errors import ConfigurationError, TrainingError, WeightsError
 from pocketvision.nn.load import save_model
 from pocketvision.tasks.classification import Classification
-from pocketvision.train import checkpoint
-from pocketvision.train.checkpoint import Progress, Snapshot, create_run, load_model, read_state, write_state
-from pocketvision.train.events import Saved, Started, Stopped
-from pocketvision.train.loop import resume
+from pocketvision.training import checkpoint
+from pocketvision.training.checkpoint import Progress, Snapshot, create_run, load_model, read_state, write_state
+from pocketvision.training.events import Saved, Started, Stopped
+from pocketvision.training.loop import resume
 
 from .conftest import RECIPE, SPEC
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pocketvision.errors import ConfigurationError, ExportError
-from pocketvision.export import onnx
+from pocketvision.exporting import onnx
 from pocketvision.nn.layers import Normalize
 
 EPOCH = "1000000000"

@@ -4,9 +4,9 @@ import json
 import pytest
 
 from pocketvision.errors import ConfigurationError
-from pocketvision.measure import latency
-from pocketvision.measure.latency import measure, measure_sessions
-from pocketvision.measure.runtimes import open_artifact, open_model
+from pocketvision.measuring import latency
+from pocketvision.measuring.latency import measure, measure_sessions
+from pocketvision.measuring.runtimes import open_artifact, open_model
 
 
 def work(amount: int):

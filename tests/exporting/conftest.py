@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvision.export import onnx
-from pocketvision.export.artifact import Artifact
+from pocketvision.exporting import onnx
+from pocketvision.exporting.artifact import Artifact
 from pocketvision.nn.model import Model, build
 from pocketvision.spec.heads import ClassifierHead
 from pocketvision.spec.model import BackboneSpec, ModelSpec, Preprocessing

@@ -6,8 +6,8 @@ import pytest
 
 from pocketvision.data.transforms import Augment
 from pocketvision.errors import ConfigurationError
-from pocketvision.train.recipe import Recipe, from_dict, from_yaml
-from pocketvision.train.recipes import finetune, scratch
+from pocketvision.training.recipe import Recipe, from_dict, from_yaml
+from pocketvision.training.recipes import finetune, scratch
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 
-from pocketvision.measure.machine import _linux_cpu_name, this_machine
+from pocketvision.measuring.machine import _linux_cpu_name, this_machine
 
 
 def test_facts_are_complete_and_json():
@@ -25,7 +25,9 @@ def test_cpu_names():
 
 def test_facts_and_runtimes_need_no_torch():
     """``doctor`` and predictions with an artifact start without it."""
-    program = "import sys, pocketvision.measure.machine, pocketvision.measure.latency, pocketvision.export.artifact; "
+    program = (
+        "import sys, pocketvision.measuring.machine, pocketvision.measuring.latency, pocketvision.exporting.artifact; "
+    )
     program += "print('torch' in sys.modules, 'onnx' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ConfigurationError, ExportError, nearest
 
 if TYPE_CHECKING:
-    from ..export.artifact import Artifact
+    from ..exporting.artifact import Artifact
     from ..nn.model import Model
 
 
