@@ -157,6 +157,29 @@ def test_names_that_are_not_utf8(tmp_path: Path):
     assert load_split(save_split(dataset, tmp_path / "split.json")) == dataset
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        (b"d\xffg", (r"d\udcffg", "not UTF-8")),
+        (b"d\nog", (r"d\nog", "control character")),
+        (b"d\tog", (r"d\tog", "control character")),
+        ("d\u2028og".encode(), (r"d\u2028og", "control character")),
+    ],
+)
+@pytest.mark.parametrize("split", ["", "train/", "val/"])
+def test_class_names_that_no_file_could_hold(tmp_path: Path, split: str, name: bytes, parts: tuple[str, ...]):
+    make(tmp_path, {f"{folder}{name}": 5 for folder in (["train/", "val/"] if split else [""]) for name in ("a", "b")})
+    try:
+        os.rename(os.fsencode(tmp_path / f"{split}b"), os.fsencode(tmp_path) + b"/" + split.encode() + name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    refused(tmp_path, *parts, "rename it")
+
+
+def test_class_names_with_joined_emoji(tmp_path: Path):
+    assert open_dataset(make(tmp_path, {"👩‍🔬": 5, "猫": 5})).classes == ("猫", "👩‍🔬")
+
+
 def test_link_loops_end_and_bring_in_no_other_class(tmp_path: Path):
     root = make(tmp_path / "root", {"cat": 5, "dog": 5})
     elsewhere = make(tmp_path / "elsewhere", {"emu": 3})
@@ -220,6 +243,10 @@ def test_csv_without_splits_is_cut(tmp_path: Path):
         ("image,label\n1.png,cat\n", "needs 2 classes, this has 1, 'cat'"),
         ("image,label\n1.png,cat\n2.png,dog\n", "there is no such file"),
         ("image,label,split\n1.png,cat,trian\n", "line 2 has the split 'trian'; did you mean 'train'?"),
+        (
+            'image,label\n1.png,"c\na\tt"\n',
+            r"control character (line break, tab, ...) in its class name, 'c\na\tt'; rename",
+        ),
         ("image,label\n1.png,cat\n1.png,dog\n", "line 3 calls 1.png 'dog', an earlier one 'cat'"),
     ],
 )

@@ -134,7 +134,8 @@ def test_cut_short(state: State, tmp_path: Path, suffix: str, keep: float):
     ("content", "message"),
     [
         (None, "No such file"),
-        (b"", "0 bytes short"),
+        (b"", "holds only 0 bytes and is no weights file"),
+        (b"abc", "holds only 3 bytes and is no weights file"),
         (b"no weights at all", "no file that torch.save or safetensors wrote"),
         ([1, 2], "no state dict but a list"),
         ({"epoch": 3}, "holds no state dict but epoch"),
@@ -340,9 +341,15 @@ def test_sums_are_remembered_until_a_file_changes(entry: Entry, tmp_path: Path, 
     assert hashed == [str(path)] * 2
 
 
-def test_a_damaged_memory_of_sums_is_rewritten(entry: Entry, cache: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "memory", ['{"half', "[]", "3", '{"PATH": 1}', '{"PATH": {}}', '{"PATH": null}', '{"PATH": [TIME, SIZE, 5]}']
+)
+def test_a_damaged_memory_of_sums_is_rewritten(entry: Entry, cache: Path, tmp_path: Path, memory: str):
     path = put(entry, tmp_path, "weights.pth")
     cache.mkdir()
-    (cache / "sha256.json").write_text('{"half')
+    stat = path.stat()
+    for word, value in (("PATH", path), ("TIME", stat.st_mtime_ns), ("SIZE", stat.st_size)):
+        memory = memory.replace(word, str(value))
+    (cache / "sha256.json").write_text(memory)
     assert weights.recognise(path) == (entry, True)
     assert str(path) in (cache / "sha256.json").read_text()

@@ -91,7 +91,8 @@ def read_csv(path: Path) -> Found:
         if not name or not label:
             skipped.append((image if name else str(path), f"line {line} has no {'label' if name else 'image'}"))
         elif (other := records.get(image)) is None:
-            records[image] = Record(image, _normal(label), _split(path, line, split), _normal(Path(name).as_posix()))
+            known = _label(label, f"{path}: line {line}")
+            records[image] = Record(image, known, _split(path, line, split), _normal(Path(name).as_posix()))
         elif other.label == _normal(label):
             skipped.append((image, f"line {line} lists it again"))
         else:
@@ -126,9 +127,10 @@ def _found(root: Path, splits: dict[str, Path], layout: str) -> Found:
     skipped: list[tuple[str, str]] = []
     for split, folder in splits.items():
         for name, class_folder in _subfolders(folder).items():
+            label = _label(name, f"the folder {str(class_folder)!r}")
             for image in _images(class_folder, {root, folder}):
                 key = _normal(Path(image).relative_to(root).as_posix())
-                records.append(Record(image, _normal(name), split, key))
+                records.append(Record(image, label, split, key))
         reason = "it lies beside the class folders, so it has no label"
         skipped += [(entry.path, reason) for entry in _entries(folder) if _is_image(entry)]
     if not records:
@@ -199,6 +201,18 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: str | Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
+
+
+def _label(name: str, where: str) -> str:
+    """A class name that every file and terminal can hold. ``where``: what has it, for the error message."""
+    kinds = {unicodedata.category(character) for character in name}
+    if "Cs" in kinds:  # how Python spells bytes that are not UTF-8
+        raise DataError(f"{where} has a class name that is not UTF-8, {name!r}; rename it")
+    if kinds & {"Cc", "Zl", "Zp"}:
+        raise DataError(
+            f"{where} has a control character (line break, tab, ...) in its class name, {name!r}; rename it"
+        )
+    return _normal(name)
 
 
 def _normal(name: str) -> str:

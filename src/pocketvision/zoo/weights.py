@@ -141,9 +141,8 @@ def read(path: Path) -> tuple[dict[str, Any], ModelSpec | None]:
             f"cannot read the weights {path}: {error.strerror}; check the path, or say imagenet for published ones"
         ) from None
     if path.is_dir() or size < 8:
-        raise WeightsError(
-            f"{path} is {'a folder' if path.is_dir() else f'{size} bytes short'}; name a file of weights"
-        )
+        what = "is a folder" if path.is_dir() else f"holds only {size} bytes and is no weights file"
+        raise WeightsError(f"{path} {what}; name a file of weights")
     state, said = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), None)
     if not state:
         raise WeightsError(f"{path} holds no tensors; expected a state dict")
@@ -278,16 +277,23 @@ def _cached_sha256(path: Path) -> str:
     """sha256 of a file; remembered in the cache folder as long as its time and size stay."""
     stat, key = path.stat(), str(path.resolve())
     memory = cache_folder() / "sha256.json"
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = dict[str, Any]()
+    known = _remembered_sums(memory)
     if known.get(key, [])[:2] != [stat.st_mtime_ns, stat.st_size]:
         with open(path, "rb") as file:
             known[key] = [stat.st_mtime_ns, stat.st_size, hashlib.file_digest(file, "sha256").hexdigest()]
         with suppress(OSError):  # a read-only home only costs time
             write_text(memory, json.dumps(known, indent=0))
     return known[key][2]
+
+
+def _remembered_sums(memory: Path) -> dict[str, list[Any]]:
+    """Path -> [time in ns, size, sha256]; what is damaged or of another form is left out."""
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    items = known.items() if isinstance(known, dict) else ()
+    return {key: sum_ for key, sum_ in items if isinstance(sum_, list) and [*map(type, sum_)] == [int, int, str]}
 
 
 def _download(entry: Entry) -> Path:
