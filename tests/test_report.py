@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -12,9 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from pocketvision.data.image import read_image
 from pocketvision.data.sources import Dataset, Item, Skipped
-from pocketvision.data.transforms import prepare
+from pocketvision.data.transforms import load_prepared
 from pocketvision.errors import ConfigurationError
 from pocketvision.exporting.artifact import Artifact, Created, image_input, scores_output
 from pocketvision.measuring.latency import Latency
@@ -49,7 +49,7 @@ def make_report(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), 
     outputs = image_input(96), scores_output(len(classes))
     artifact = Artifact(folder / "model.onnx", "onnx", "float32", spec, *outputs, created, "ab" * 32)
     machine = Machine("a chip", 2, 4096, "Linux 6", "x86_64", "3.11.7")
-    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.new("RGB", (40, 30), "red").save(folder / "wrong.png")
     items = tuple(Item(f"photos/{index}.jpg", index % len(classes)) for index in range(12))
     facts = {
         "title": "pets",
@@ -64,7 +64,7 @@ def make_report(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), 
         "parity": Parity(6, 5, 1.5e-6, 1.0),
         "budget": (Promise("latency", "at most 6 ms", "1.25 ms", True),),
         "curve": ({"epoch": 1, "train_loss": 2.0, "val_top1": 0.5, "lr": 0.1}, {"epoch": 2, "train_loss": 1.0}),
-        "mistakes": (Mistake(image, classes[0], classes[1], 0.75),),
+        "mistakes": (Mistake(str(folder / "wrong.png"), classes[0], classes[1], 0.75),),
         "candidates": (Candidate("mobilenet_v2", 1.25, 0.9, "measured", "the best", True),),
         "findings": ("few images",),
         "seconds": {"train": 75.0},
@@ -196,12 +196,27 @@ def test_confusion_that_does_not_fit(tmp_path: Path, confusion: np.ndarray):
         make_report(tmp_path, confusion=confusion)
 
 
+def test_notes_on_candidates_are_whole_and_wrap(tmp_path: Path):
+    path = "/weights" * 30
+    lines = (
+        Candidate("mobilenet_v2 at 96 px", 1.25, None, "", "asked for with --model", chosen=True),
+        Candidate("mobilenet_v3_large at 224 px", None, None, "", f"no weights in {path}"),
+    )
+    report = make_report(tmp_path, candidates=lines)
+    source = page(report)
+    assert '<td class="text"><b>chosen: asked for with --model</b></td>' in source
+    assert f'<td class="num">–</td><td class="num">–</td><td class="text">no weights in {path}</td>' in source
+    assert re.search(r"td\.text[^{]*:last-child {[^}]*overflow-wrap: anywhere", source)
+    assert "| 1.25 ms | – | chosen: asked for with --model |" in card(report)
+
+
 def test_mistakes_are_shown_or_explained(tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     Image.new("RGB", (800, 600), "red").save(tmp_path / "good.jpg")
     names = [str(tmp_path / name) for name in ("good.jpg", "bad.jpg")] + ["sample:digits/3"]
     mistakes = tuple(Mistake(name, "cat", "dog", score) for name, score in zip(names, (0.5, 0.6, 0.9), strict=True))
     source = page(make_report(tmp_path, mistakes=mistakes))
+    assert source.count("is <b>cat</b>, taken for <b>dog</b>") == 3
     assert source.count("This image cannot be shown") == 1
     assert source.count('<img class="photo"') == source.count('<img class="tiny"') == 1
     assert source.index("(90%)") < source.index("(60%)") < source.index("(50%)")
@@ -223,6 +238,26 @@ def test_axis_labels():
     assert axis_labels(names) == ["cat", "class 1", "собака", "a very long name that…", "class 4", "$x$", "class 6"]
 
 
+def photos(folder: Path) -> Iterator[Path]:
+    """Files of several shapes and modes, among them transparent ones and one that lies on its side."""
+
+    def noise(height: int, width: int) -> Image.Image:
+        pixels = np.random.default_rng(height).integers(0, 256, (4, height // 4, width // 4), dtype=np.uint8)
+        return Image.merge("RGBA", [Image.fromarray(channel).resize((width, height)) for channel in pixels])
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    some = noise(150, 190)
+    shapes = {f"{h}.png": noise(h, w).convert("RGB") for h, w in ((110, 110), (301, 200), (97, 463), (300, 333))}
+    modes = {f"{mode}.png": some.convert("RGB").convert(mode) for mode in ("L", "P", "1")}
+    clear = {"RGBA.png": some, "LA.png": some.convert("LA"), "palette.png": some.convert("RGB").convert("P")}
+    inks = {"turned.jpg": some.convert("RGB"), "ink.jpg": some.convert("RGB").convert("CMYK")}
+    options = {"palette.png": {"transparency": bytes(range(256))}, "turned.jpg": {"exif": turned}}
+    for name, image in (shapes | modes | clear | inks).items():
+        image.save(folder / name, **options.get(name, {}))
+        yield folder / name
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_snippet_prepares_as_evaluation_does(tmp_path: Path, interpolation: Interpolation):
     """The preprocessing that readers copy is the one that the numbers were measured with."""
@@ -230,17 +265,14 @@ def test_snippet_prepares_as_evaluation_does(tmp_path: Path, interpolation: Inte
     p = Preprocessing(96, 110, interpolation=interpolation)
     report = replace(report, artifact=replace(report.artifact, spec=replace(report.spec, preprocessing=p)))
     code = snippet(report).partition("session =")[0]
-    for height, width in ((110, 110), (301, 200), (97, 463), (300, 333)):
-        noise = np.random.default_rng(height).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-        photo = Image.fromarray(noise).resize((width, height))
-        photo.save(tmp_path / "photo.png")
+    for path in photos(tmp_path):
         names: dict = {}
-        exec(code.replace("photo.jpg", str(tmp_path / "photo.png")), names)  # noqa: S102
-        expected = prepare(read_image(tmp_path / "photo.png"), p)
+        exec(code.replace("photo.jpg", str(path)), names)  # noqa: S102
+        expected = load_prepared(path, p)
         assert np.asarray(names["photo"]).shape == expected.shape
         difference = np.abs(np.asarray(names["photo"]).astype(int) - expected)
-        assert difference.mean() < 0.5  # of 255 levels: the two resizers round differently
-        assert difference.max() <= 3
+        assert difference.mean() < 0.5, path  # of 255 levels: the two resizers round differently
+        assert difference.max() <= 3, path
 
 
 def test_snippet_runs_the_exported_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
