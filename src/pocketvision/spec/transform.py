@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..errors import ConfigurationError, nearest
-from .model import BackboneSpec, ModelSpec, Padding
+from .model import ModelSpec, Padding
 from .rows import (
     Activation,
     Conv,
@@ -209,11 +209,3 @@ def without_se(spec: ModelSpec) -> ModelSpec:
 def as_folded(spec: ModelSpec, folded: bool = True) -> ModelSpec:
     """The deploy form of the same network: plain convolutions with bias (``nn.fold`` computes their weights)."""
     return with_backbone(spec, folded=folded)
-
-
-def last_stride(backbone: BackboneSpec) -> int:
-    """Total stride of the last row."""
-    stride = 1
-    for row in backbone.rows:
-        stride *= row.stride
-    return stride
