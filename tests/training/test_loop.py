@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -244,6 +246,55 @@ def test_wrong_data_is_named(model: Model, data, run: Path):
 def test_cuda_where_there_is_none(started):
     with pytest.raises(ConfigurationError, match="nearest valid: device=cpu"):
         next(started(device="cuda"))
+
+
+def hold_and_wait(run: Path) -> subprocess.Popen[str]:
+    """Another process that holds the run and never ends by itself, with a data worker that was forked from it."""
+    program = """
+import os, sys, time
+from pathlib import Path
+from pocketvision.training.lock import only_here
+with only_here(Path(sys.argv[1])):
+    if not os.fork():
+        print(os.getpid(), flush=True)
+    time.sleep(600)
+"""
+    return subprocess.Popen([sys.executable, "-c", program, run], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="runs are not locked there")
+def test_one_process_at_a_time_trains_a_run(started, run: Path, model: Model, data):
+    events = started()
+    next(events)
+    for other in (resume(run, TASK), fit(model, TASK, data, RECIPE, run)):
+        with pytest.raises(TrainingError, match="another process is training this run"):
+            next(other)
+    events.close()
+    next(resume(run, TASK))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="runs are not locked there")
+def test_a_killed_process_holds_no_run(started, run: Path):
+    next(started())
+    process = hold_and_wait(run)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    try:
+        with pytest.raises(TrainingError, match="another process is training this run"):
+            next(resume(run, TASK))
+        process.kill()
+        process.wait()
+        next(resume(run, TASK))
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        process.kill()
+        process.communicate()
+
+
+def test_resume_of_a_folder_that_is_no_run_leaves_nothing_in_it(run: Path):
+    with pytest.raises(TrainingError, match="holds no checkpoint"):
+        next(resume(run, TASK))
+    assert not list(run.iterdir())
 
 
 def test_resume_as_another_task(started, run: Path):

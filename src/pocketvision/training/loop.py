@@ -16,6 +16,7 @@ from ..tasks import Task
 from . import checkpoint
 from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
 from .interrupts import Interrupts
+from .lock import LOCK, only_here
 from .recipe import Recipe
 from .training import Clock, Training, prepare, suitable_threads
 
@@ -33,25 +34,33 @@ def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> I
     epoch, position), so that on a CPU with one thread a resumed run ends with the same bits as one that was never
     stopped. On a CPU the process keeps freed memory from here on (``keep_freed_memory``).
 
-    Raises TrainingError when the loss is not finite, ConfigurationError for a device that is not there or a folder
-    that holds a run, DataError for an image that cannot be read.
+    Raises TrainingError when the loss is not finite or another process trains in ``run``, ConfigurationError for a
+    device that is not there or a folder that holds a run, DataError for an image that cannot be read.
     """
-    if (run / checkpoint.STATE).exists():
-        raise ConfigurationError(f"{run} holds a run already; resume it, or make a new folder with create_run")
-    training = prepare(model, task, data, _resolved(recipe), run)
-    files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
-    save_split(data, run / checkpoint.SPLIT)
-    training.save()
-    yield from _events(training, data, "")
+    (run / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with only_here(run):
+        if (run / checkpoint.STATE).exists():
+            raise ConfigurationError(f"{run} holds a run already; resume it, or make a new folder with create_run")
+        training = prepare(model, task, data, _resolved(recipe), run)
+        files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
+        save_split(data, run / checkpoint.SPLIT)
+        training.save()
+        yield from _events(training, data, "")
 
 
 def resume(run: str | Path, task: Task) -> Iterator[Event]:
     """Go on with the run in folder ``run`` from its last checkpoint; of a finished run only the end is reported again.
 
     The recipe is that of the checkpoint, the images are those of split.json. Raises TrainingError for a folder
-    without a checkpoint or of another task, WeightsError where every checkpoint is damaged, and what ``fit`` raises.
+    without a checkpoint, of another task or in which another process trains, WeightsError where every checkpoint is
+    damaged, and what ``fit`` raises.
     """
     run = Path(run)
+    with only_here(run):
+        yield from _resumed(run, task)
+
+
+def _resumed(run: Path, task: Task) -> Iterator[Event]:
     snapshot, warning = checkpoint.read_state(run)
     if snapshot.task != task.name:
         raise TrainingError(f"{run} is a run of the task {snapshot.task!r}, not of {task.name!r}; resume it as that")
@@ -144,7 +153,10 @@ def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
     checkpoint.write_results(training.run, progress.rows)
     path = training.save(best=best)
     clock.mark(progress.step)
-    epochs, speed = math.ceil(progress.steps / len(training.batches)), training.images_per_step / clock.step_s
+    epochs, speed = (
+        math.ceil(progress.steps / len(training.batches)),
+        training.images_per_step / max(clock.step_s, 1e-9),
+    )
     yield EpochEnd(epoch, epochs, train_loss, metrics, best, lr, speed, _eta_s(training))
     yield Saved(path, progress.step)
 
