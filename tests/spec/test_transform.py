@@ -1,6 +1,7 @@
 """Variants: each changes what it says and nothing else."""
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 
@@ -11,7 +12,6 @@ from pocketvision.spec.rows import Conv, InvertedResidual, MobileOneBlock, Row
 from pocketvision.spec.transform import (
     as_folded,
     dilated,
-    last_stride,
     reduced_tail,
     with_activation,
     with_branches,
@@ -31,6 +31,10 @@ LARGE, SMALL, V2 = model_spec("mobilenet_v3_large"), model_spec("mobilenet_v3_sm
 
 def acts(spec: ModelSpec) -> list[str]:
     return [row.act for row in spec.backbone.rows]
+
+
+def total_stride(spec: ModelSpec) -> int:
+    return prod(row.stride for row in spec.backbone.rows)
 
 
 def residual(row: Row) -> InvertedResidual:
@@ -92,8 +96,8 @@ def test_reduced_tail_begins_at_the_last_stride():
 
 def test_dilation_keeps_the_resolution():
     spec = dilated(LARGE)
-    assert last_stride(LARGE.backbone) == 32
-    assert last_stride(spec.backbone) == 16
+    assert total_stride(LARGE) == 32
+    assert total_stride(spec) == 16
     assert [row.dilation for row in spec.backbone.rows[12:]] == [1, 2, 2, 2, 1]  # the last is 1x1
     assert cost(spec).params == cost(LARGE).params
 
@@ -101,7 +105,7 @@ def test_dilation_keeps_the_resolution():
     assert [row.dilation for row in tensorflows.backbone.rows[12:]] == [1, 1, 2, 2, 1]
 
     eighth = dilated(V2, 8)
-    assert last_stride(eighth.backbone) == 8
+    assert total_stride(eighth) == 8
     assert {row.dilation for row in eighth.backbone.rows} == {1, 2, 4}
     assert dilated(V2, 32) == V2
 
