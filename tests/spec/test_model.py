@@ -1,6 +1,7 @@
 """A spec and its JSON say the same."""
 
 import json
+import math
 
 import pytest
 
@@ -54,6 +55,54 @@ def test_mistakes_in_a_description(change, message: str):
     change(data)
     with pytest.raises(ConfigurationError, match=message):
         from_data(data)
+
+
+SE = {"kind": "SqueezeExcite"}
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "expected"),
+    [
+        ("", "backbone", {"kind": "Conv", "out": 8}, "a BackboneSpec"),
+        ("", "backbone", "mobilenet_v2", "a BackboneSpec"),
+        ("", "head", [], "a ClassifierHead"),
+        ("", "preprocessing", None, "a Preprocessing"),
+        ("", "labels", "abc", "a list of texts"),
+        ("", "labels", [1, 2], "a list of texts"),
+        ("", "labels", 0, "a list of texts"),
+        ("backbone", "name", 5, "a text"),
+        ("backbone", "rows", 5, "a list of rows"),
+        ("backbone", "rows", {"kind": "Conv", "out": 8}, "a list of rows"),
+        ("backbone", "rows", [SE], "a list of rows"),
+        ("backbone", "bn_eps", "tiny", "a number above 0"),
+        ("backbone", "bn_eps", 0, "a number above 0"),
+        ("backbone", "bn_eps", math.nan, "a number above 0"),
+        ("backbone", "bn_momentum", 1.5, "a number from 0 to 1"),
+        ("backbone", "bn_momentum", True, "a number from 0 to 1"),
+        ("backbone", "folded", "no", "true or false"),
+        ("head", "hidden", "many", "a whole number of 0"),
+        ("head", "hidden", 12.5, "a whole number of 0"),
+        ("head", "hidden", True, "a whole number of 0"),
+        ("head", "dropout", "some", "a number of at least 0"),
+        ("head", "dropout", False, "a number of at least 0"),
+        ("preprocessing", "mean", 0.5, "three finite numbers"),
+        ("preprocessing", "mean", ["a", "b", "c"], "three finite numbers"),
+        ("preprocessing", "mean", [0, 0, math.nan], "three finite numbers"),
+        ("preprocessing", "std", [1, 1, math.inf], "three finite numbers"),
+        ("preprocessing", "std", [1, 1], "three finite numbers"),
+        ("row", "se", 4, "a SqueezeExcite or none"),
+        ("row", "se", {"kind": "Conv", "out": 8}, "a SqueezeExcite or none"),
+        ("row", "se", SE | {"divisor": True}, "a whole number"),
+        ("row", "linear", 1, "true or false"),
+        ("row", "kind", ["Conv"], "unknown kind"),
+    ],
+)
+def test_values_of_a_wrong_type(part: str, field: str, value: object, expected: str):
+    data = json.loads(to_json(model_spec("mobilenet_v3_small")))
+    (data["backbone"]["rows"][1] if part == "row" else data[part] if part else data)[field] = value
+    with pytest.raises(ConfigurationError) as error:
+        from_json(json.dumps(data))
+    assert expected in str(error.value) and ("divisor" if "divisor" in str(value) else field) in str(error.value)
 
 
 def test_what_is_not_json():

@@ -164,6 +164,9 @@ def test_a_header_that_is_no_network(state: State, tmp_path: Path):
     save_file(state, path, metadata={"spec": '{"kind": "ModelSpek"}'})
     with pytest.raises(WeightsError, match=r"weights\.safetensors: .*did you mean 'ModelSpec'"):
         load(None, path)
+    save_file(state, path, metadata={"spec": '{"kind": "Conv", "out": 8}'})
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: its spec=.* must be a ModelSpec"):
+        load(None, path)
 
 
 # what weights say of their network

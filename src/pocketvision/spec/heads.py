@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import ConfigurationError
-from .rows import Activation, check_choice, check_positive
+from .rows import Activation, check, check_choice, check_positive, is_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +21,10 @@ class ClassifierHead:
     def __post_init__(self) -> None:
         check_positive(classes=self.classes)
         check_choice("ClassifierHead.act", self.act, Activation)
-        if self.hidden < 0:
-            raise ConfigurationError(f"hidden={self.hidden} must be 0 (no hidden layer) or more; nearest valid: 0")
-        if not 0 <= self.dropout < 1:
-            raise ConfigurationError(f"dropout={self.dropout} must be at least 0 and below 1; nearest valid: 0.2")
+        whole = isinstance(self.hidden, int) and is_number(self.hidden) and self.hidden >= 0
+        check("hidden", self.hidden, whole, "a whole number of 0 (no hidden layer) or more; nearest valid: 0")
+        fraction = is_number(self.dropout) and 0 <= self.dropout < 1
+        check("dropout", self.dropout, fraction, "a number of at least 0 and below 1; nearest valid: 0.2")
 
 
 Head = ClassifierHead

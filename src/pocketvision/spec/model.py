@@ -1,6 +1,7 @@
 """``ModelSpec``: a whole network as frozen data, and its JSON."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -14,13 +15,20 @@ from .rows import (
     MobileOneConv,
     Row,
     SqueezeExcite,
+    check,
     check_choice,
     check_positive,
+    is_number,
 )
 
 Padding = Literal["symmetric", "same"]
 Interpolation = Literal["bilinear", "bicubic"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _all(values: object, valid: Callable[[Any], bool]) -> bool:
+    """Whether ``values`` is a tuple of which each element is ``valid``."""
+    return isinstance(values, tuple) and all(map(valid, values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,9 @@ class Preprocessing:
             raise ConfigurationError(
                 f"resize={self.resize} is smaller than size={self.size}; nearest valid: {self.size}"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigurationError(f"mean={self.mean} and std={self.std} must be three numbers each, std above 0")
+        for field, value in (("mean", self.mean), ("std", self.std)):
+            three = _all(value, is_number) and len(value) == 3 and (field == "mean" or min(value) > 0)
+            check(f"Preprocessing.{field}", value, three, "three finite numbers; std above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,12 @@ class BackboneSpec:
         check_choice("BackboneSpec.padding", self.padding, Padding)
         check_choice("BackboneSpec.expansion", self.expansion, Literal["ratio", "channels"])
         check_positive(in_channels=self.in_channels)
+        check("BackboneSpec.name", self.name, isinstance(self.name, str), "a text")
+        check("BackboneSpec.rows", self.rows, _all(self.rows, lambda row: isinstance(row, Row)), "a list of rows")
+        check("BackboneSpec.bn_eps", self.bn_eps, is_number(self.bn_eps) and self.bn_eps > 0, "a number above 0")
+        fraction = is_number(self.bn_momentum) and 0 <= self.bn_momentum <= 1
+        check("BackboneSpec.bn_momentum", self.bn_momentum, fraction, "a number from 0 to 1")
+        check("BackboneSpec.folded", self.folded, isinstance(self.folded, bool), "true or false")
         if not self.rows:
             raise ConfigurationError(f"backbone {self.name!r} has no rows; give at least one")
         if self.padding == "same" and any(isinstance(row, MobileOneConv) for row in self.rows):
@@ -94,6 +109,13 @@ class ModelSpec:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        kinds = (("backbone", BackboneSpec), ("head", ClassifierHead), ("preprocessing", Preprocessing))
+        for field, kind in kinds:
+            value = getattr(self, field)
+            check(f"ModelSpec.{field}", value, isinstance(value, kind), f"a {kind.__name__}")
+        check(
+            "ModelSpec.labels", self.labels, _all(self.labels, lambda label: isinstance(label, str)), "a list of texts"
+        )
         if self.labels and len(self.labels) != self.head.classes:
             raise ConfigurationError(
                 f"{len(self.labels)} labels for {self.head.classes} classes; give one label per class, or none"
@@ -131,7 +153,7 @@ def from_data(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     kind = data.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigurationError(f"unknown kind {kind!r} in a network description; {nearest(kind, KINDS)}")
     names = [f.name for f in fields(KINDS[kind])]
     for name in data.keys() - {"kind"}:

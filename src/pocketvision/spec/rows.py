@@ -4,6 +4,7 @@ A row does not name its input channels: they are the previous row's ``out``. Eve
 (channels), ``kernel`` (pixels), ``stride`` and ``dilation`` of its spatial convolution.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,6 +20,18 @@ def check_choice(field: str, value: object, choices: object) -> None:
     """Raise ConfigurationError when ``value`` is not one of a Literal type's values."""
     if value not in get_args(choices):
         raise ConfigurationError(f"{field}={value!r} is unknown; {nearest(value, get_args(choices))}")
+
+
+def check(field: str, value: object, valid: bool, expected: str) -> None:
+    """Raise ConfigurationError that says what a field must be when its value is not ``valid``."""
+    if not valid:
+        shown = repr(value)
+        raise ConfigurationError(f"{field}={shown if len(shown) <= 80 else shown[:80] + '...'} must be {expected}")
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is an integer or a finite float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def check_positive(**numbers: int) -> None:
@@ -51,12 +64,17 @@ class SqueezeExcite:
         check_choice("SqueezeExcite.of", self.of, Literal["expansion", "input"])
         check_choice("SqueezeExcite.gate", self.gate, Gate)
         check_choice("SqueezeExcite.divisor", self.divisor, Literal[1, 8])
-        check_positive(reduction=self.reduction)
+        check_positive(reduction=self.reduction, divisor=self.divisor)
 
     def channels(self, c_in: int, expand: int) -> int:
         """Channels of the squeeze in a row with ``c_in`` inputs and ``expand`` expanded channels."""
         squeezed = (expand if self.of == "expansion" else c_in) / self.reduction
         return round8(squeezed) if self.divisor == 8 else max(1, round(squeezed))
+
+
+def check_se(field: str, value: object) -> None:
+    """Raise ConfigurationError when ``value`` is neither a SqueezeExcite nor None."""
+    check(field, value, value is None or isinstance(value, SqueezeExcite), "a SqueezeExcite or none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +132,8 @@ class InvertedResidual(_Row):
     def __post_init__(self) -> None:
         _Row.__post_init__(self)
         check_positive(expand=self.expand)
+        check_se("InvertedResidual.se", self.se)
+        check("InvertedResidual.linear", self.linear, isinstance(self.linear, bool), "true or false")
         check_choice("InvertedResidual.shortcut", self.shortcut, Shortcut)
 
     def has_expansion(self, c_in: int) -> bool:
@@ -136,6 +156,7 @@ class MobileOneConv(_Row):
     def __post_init__(self) -> None:
         _Row.__post_init__(self)
         check_positive(branches=self.branches)
+        check_se(f"{type(self).__name__}.se", self.se)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import ConfigurationError, PocketvisionError, WeightsError
 from ..files import write_atomic, write_text
 from ..spec.model import ModelSpec, from_json
+from ..spec.rows import check
 from ..spec.transform import as_folded, with_backbone, with_size
 from .catalogue import CATALOGUE, Entry, same_weights
 from .keymaps import Layout, first, is_folded, layout_of, to_ours
@@ -163,7 +164,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], ModelSpec | None]:
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
     try:
-        return state, from_json(header["spec"]) if "spec" in header else None
+        said = from_json(header["spec"]) if "spec" in header else None
+        check("its spec", said, said is None or isinstance(said, ModelSpec), "a ModelSpec")
+        return state, said
     except ConfigurationError as error:
         raise WeightsError(f"{path}: {error}") from None
 
