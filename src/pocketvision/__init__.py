@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from .nn.load import create_model
     from .zoo import model_spec
 
-__version__ = metadata.version("pocketvision")
+try:
+    __version__ = metadata.version("pocketvision")
+except metadata.PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
 _HOMES = {
     "build": ".app.build",
     "train": ".app.training",

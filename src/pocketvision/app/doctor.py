@@ -12,6 +12,7 @@ from ..zoo import MODELS
 from ..zoo.weights import FOLDER, available, cache_folder
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "onnx", "onnxscript", "safetensors")
+PACKAGES += ("scikit-learn", "matplotlib", "typer", "PyYAML")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,13 @@ def doctor() -> Diagnosis:
 
 
 def _packages() -> list[Check]:
-    return [Check(name, True, metadata.version(name)) for name in PACKAGES]
+    checks = list[Check]()
+    for name in PACKAGES:
+        try:
+            checks.append(Check(name, True, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            checks.append(Check(name, False, "not installed", f"pip install {name}"))
+    return checks
 
 
 def _runtimes() -> list[Check]:
@@ -79,8 +86,10 @@ def _weights() -> Check:
 
 
 def _accelerator() -> Check:
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        return Check("accelerator", False, f"cannot be looked for without torch: {error}", "pip install torch")
     if torch.cuda.is_available():
         return Check("accelerator", True, torch.cuda.get_device_name(0))
     return Check("accelerator", True, f"none; training runs on the CPU ({torch.get_num_threads()} threads)")
