@@ -20,14 +20,14 @@ from pocketvision.exporting.artifact import Artifact, Created, image_input, scor
 from pocketvision.measuring.latency import Latency
 from pocketvision.measuring.machine import Machine
 from pocketvision.measuring.parity import Parity
-from pocketvision.report import BuildReport, Candidate, Mistake, Promise, write_report
+from pocketvision.report import BuildReport, Candidate, Promise, write_report
 from pocketvision.report.card import card, text
 from pocketvision.report.content import duration, snippet
 from pocketvision.report.page import page
 from pocketvision.report.plots import LIGHT, axis_labels, confusion_plot
 from pocketvision.spec.model import Interpolation, Preprocessing
 from pocketvision.spec.transform import with_classes
-from pocketvision.training.evaluate import wilson
+from pocketvision.training.evaluate import Mistake, wilson
 from pocketvision.zoo import model_spec
 
 HOSTILE = (
@@ -64,7 +64,7 @@ def make_report(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), 
         "parity": Parity(6, 5, 1.5e-6, 1.0),
         "budget": (Promise("latency", "at most 6 ms", "1.25 ms", True),),
         "curve": ({"epoch": 1, "train_loss": 2.0, "val_top1": 0.5, "lr": 0.1}, {"epoch": 2, "train_loss": 1.0}),
-        "mistakes": (Mistake(str(folder / "wrong.png"), classes[0], classes[1], 0.75),),
+        "mistakes": (Mistake(str(folder / "wrong.png"), 0, 1, 0.75),),
         "candidates": (Candidate("mobilenet_v2", 1.25, 0.9, "measured", "the best", True),),
         "findings": ("few images",),
         "seconds": {"train": 75.0},
@@ -214,7 +214,7 @@ def test_mistakes_are_shown_or_explained(tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     Image.new("RGB", (800, 600), "red").save(tmp_path / "good.jpg")
     names = [str(tmp_path / name) for name in ("good.jpg", "bad.jpg")] + ["sample:digits/3"]
-    mistakes = tuple(Mistake(name, "cat", "dog", score) for name, score in zip(names, (0.5, 0.6, 0.9), strict=True))
+    mistakes = tuple(Mistake(name, 0, 1, score) for name, score in zip(names, (0.5, 0.6, 0.9), strict=True))
     source = page(make_report(tmp_path, mistakes=mistakes))
     assert source.count("is <b>cat</b>, taken for <b>dog</b>") == 3
     assert source.count("This image cannot be shown") == 1

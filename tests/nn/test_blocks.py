@@ -1,5 +1,7 @@
 """What each kind of row, padding, activation and shortcut computes, against a few plain torch operations."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from pocketvision.nn.backbone import Backbone
 from pocketvision.nn.blocks import InvertedResidualBlock, MobileOneUnit, build_row
-from pocketvision.nn.layers import Conv2dSame, Normalize, SqueezeExcitation, activation
+from pocketvision.nn.layers import Conv2dSame, Normalize, SqueezeExcitation, activation, conv2d
 from pocketvision.nn.model import Model, build
 from pocketvision.spec.model import BackboneSpec, ModelSpec, Preprocessing
 from pocketvision.spec.rows import (
@@ -239,3 +241,27 @@ def test_hidden_layer_of_the_head():
 def test_batch_norm_takes_the_specs_numbers():
     norms = [module for module in Model(V3).modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+def test_strided_pointwise_convolution_is_the_plain_one():
+    plain = nn.Conv2d(6, 4, 1, stride=2, bias=False)
+    ours = conv2d(model_spec("mobileone_s0").backbone, 6, 4, kernel=1, stride=2)
+    ours.load_state_dict(plain.state_dict())
+    for side in (8, 9):
+        x = torch.randn(2, 6, side, side)
+        assert torch.allclose(ours(x), plain(x), atol=1e-6)
+
+
+def test_mobileone_trains_at_full_size():
+    """In a process of its own: the strided 1x1 branch of the stem once corrupted memory in the backward pass."""
+    program = """
+import torch
+from pocketvision.nn.model import build
+from pocketvision.zoo import model_spec
+model = build(model_spec("mobileone_mu0", classes=4)).to(memory_format=torch.channels_last)
+for _ in range(2):
+    model(torch.randn(4, 3, 224, 224).contiguous(memory_format=torch.channels_last)).square().mean().backward()
+print("trained")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr

@@ -11,26 +11,23 @@ from ..data.check import check_dataset
 from ..data.sources import Dataset, open_dataset
 from ..errors import ConfigurationError, nearest
 from ..exporting.artifact import Artifact
-from ..exporting.onnx import export
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
-from ..measuring.parity import Parity, check_parity
-from ..measuring.runtimes import RUNTIMES, open_artifact, open_model
+from ..measuring.parity import Parity
+from ..measuring.runtimes import RUNTIMES, check_threads, open_artifact, open_model
 from ..nn.model import Model
-from ..report.content import BuildReport, Candidate, Mistake, Promise
+from ..report.content import BuildReport, Candidate, Promise
 from ..report.write import write_report
-from ..training.checkpoint import RESULTS, SPLIT, load_model
+from ..training.checkpoint import RESULTS, load_model
 from ..training.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
 from .choose import SIZES, Limits, Option, choose, natural_size
-from .commands import parity_images
 from .options import TrainOptions
 from .progress import tell
-from .source import weights_file
+from .source import export_checked, split_file, weights_file
 from .training import TrainResult, starting_weights, train_spec
 
 REPORTED = ("pocketvision", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
-SHOWN_MISTAKES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,7 @@ class Budget:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name}={value} must be above 0, or be left out for no limit")
+        check_threads(self.threads)
         if self.max_drop is not None and self.max_drop < 0:
             raise ConfigurationError(f"max_drop={self.max_drop} must be 0 points or more; nearest valid: 0")
 
@@ -111,7 +109,7 @@ class Verified:
     """An exported file and what was measured on it."""
 
     artifact: Artifact
-    parity: Parity
+    parity: Parity | None
     accuracy: ClassificationResult
     latency: dict[str, Latency]
 
@@ -148,6 +146,7 @@ def run_build(
     on the user's own images (``choose``). All that is reported was measured on the exported file: accuracy on the
     validation images and latency in ``budget.runtime``. ``command`` is what the report says made it.
     """
+    options.check()
     if model is not None:
         model_spec(model)  # an unknown name is said before any work
     seconds, clock = dict[str, float](), time.perf_counter()
@@ -185,7 +184,7 @@ def run_build(
             parity=verified.parity,
             budget=promises,
             curve=_curve(trained.run),
-            mistakes=_mistakes(verified.accuracy),
+            mistakes=verified.accuracy.mistakes,
             candidates=tuple(_candidate(option, chosen) for option in considered),
             findings=tuple(finding.text for finding in findings),
             seconds=seconds,
@@ -226,8 +225,7 @@ def _choose(
 def _verify(trained: TrainResult, dataset: Dataset, budget: Budget) -> Verified:
     """Export the best weights and measure the file. Raises ExportError when it does not compute what the model does."""
     network, path = load_model(trained.run), weights_file(trained.run)
-    artifact = export(network, out=path.with_name("model.onnx"))
-    parity = check_parity(artifact, network, parity_images(trained.run / SPLIT, artifact))
+    artifact, parity = export_checked(network, path.with_name("model.onnx"), split_file(trained.run))
     session = open_artifact(artifact, threads=usable_cores())
     accuracy = evaluate(session, dataset.val, artifact.spec.preprocessing, dataset.classes)
     return Verified(artifact, parity, accuracy, _measure(artifact, network, budget))
@@ -271,14 +269,6 @@ def _curve(run: Path) -> tuple[dict[str, float], ...]:
     """The epochs of results.csv."""
     with open(run / RESULTS, newline="") as file:
         return tuple({name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file))
-
-
-def _mistakes(accuracy: ClassificationResult) -> tuple[Mistake, ...]:
-    names = accuracy.classes
-    return tuple(
-        Mistake(mistake.image, names[mistake.label], names[mistake.predicted], mistake.score)
-        for mistake in accuracy.mistakes[:SHOWN_MISTAKES]
-    )
 
 
 def _candidate(option: Option, chosen: Option) -> Candidate:

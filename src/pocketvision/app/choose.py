@@ -92,7 +92,10 @@ def choose(
     why, why_not = (
         ("best probe accuracy", "lower probe accuracy") if best.accuracy else ("largest input", "smaller input")
     )
-    chosen = replace(best, note=why if len(feasible) > 1 else "the only one within the budget")
+    if len(feasible) == 1:
+        only = "the only one within the budget" if len(found) > 1 else "the lightest network"
+        why = "asked for with --model" if len(names) == 1 else only
+    chosen = replace(best, note=why)
     rest = [replace(option, note=why_not) for option in feasible if option is not best]
     return chosen, [chosen, *rest, *considered]
 

@@ -84,6 +84,7 @@ def build(
 
 @app.command()
 def train(
+    context: typer.Context,
     data: Annotated[str | None, typer.Argument(help="Folder of class folders, a CSV, or sample:digits")] = None,
     model: Annotated[str, typer.Option(help="A name from `pocketvision models`, or a JSON file of rows")] = (
         "mobilenet_v3_small"
@@ -114,6 +115,7 @@ def train(
     from .training import train as run_training
 
     if resume is not None:
+        _only(context, "resume", "as_json")
         result = resume_training(resume)
     elif data is None:
         raise typer.BadParameter("give DATA, or --resume RUN")
@@ -138,14 +140,14 @@ def train(
         result = run_training(data, model, options)
     _print(result.to_dict(), str(result), as_json)
     if result.reason == "interrupted":
-        raise typer.Exit(130)
+        raise SystemExit(130)  # not typer's, so that main does not say it again
 
 
 @app.command()
 def evaluate(
     source: Source,
     data: Data,
-    split: Annotated[str, typer.Option(help="train, val or test")] = "val",
+    split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
     threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: all cores")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -239,6 +241,14 @@ def _print(data: dict[str, Any], text: str, as_json: bool) -> None:
     typer.echo(json.dumps(data, default=str) if as_json else text)
 
 
+def _only(context: typer.Context, *names: str) -> None:
+    """Refuse what was given beside ``names``: a resumed run keeps its own data and options."""
+    for name in context.params.keys() - set(names):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--resume goes on with the run as it began: leave out {name}")
+
+
 def _command_line() -> str:
     """The command that is running, ready to be pasted into a shell."""
     import shlex
@@ -249,11 +259,14 @@ def _command_line() -> str:
 def _with_dashes(arguments: list[str]) -> list[str]:
     """``epochs=20`` as some peers write it -> ``--epochs=20``; files and folders with "=" in their names stay."""
     is_option = re.compile(r"[a-z][a-z_-]*=.*")
+    before = ["", *arguments]  # what follows --name is a value, whatever it looks like
     return [
         "--" + argument.replace("_", "-", argument.partition("=")[0].count("_"))
-        if is_option.fullmatch(argument) and not Path(argument).exists()
+        if is_option.fullmatch(argument)
+        and not Path(argument).exists()
+        and (previous == "--json" or "=" in previous or not previous.startswith("-"))
         else argument
-        for argument in arguments
+        for previous, argument in zip(before, arguments, strict=False)
     ]
 
 
@@ -266,6 +279,8 @@ def main(command: Callable[..., Any] = app) -> None:
     sys.argv[1:] = _with_dashes(sys.argv[1:])
     try:
         code = command(standalone_mode=False)
+        if code == 130:  # typer's answer to Ctrl-C
+            code = _fail("interrupted", 130)
     except BudgetError as error:
         code = _fail(str(error), 2)
     except PocketvisionError as error:
@@ -278,6 +293,9 @@ def main(command: Callable[..., Any] = app) -> None:
         # typer's own usage errors know how to say themselves; anything else is a defect and keeps its traceback
         if not hasattr(error, "format_message"):
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())  # type: ignore[attr-defined]
+            sys.exit(0)
         code = _fail(error.format_message())  # type: ignore[attr-defined]
     sys.exit(code if isinstance(code, int) else 0)
 

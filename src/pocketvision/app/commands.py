@@ -2,24 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.sources import Dataset, open_dataset
+from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
-from ..measuring.parity import Parity, check_parity
-from ..measuring.runtimes import RUNTIMES, Session, open_artifact, open_model
-from ..training.checkpoint import SPLIT, load_model
+from ..measuring.parity import Parity
+from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_artifact, open_model
+from ..training.checkpoint import load_model
 from ..training.evaluate import ClassificationResult
 from ..training.evaluate import evaluate as evaluate_session
 from .predict import Prediction, SkippedFile, label_images
-from .source import opened, weights_file
-
-PARITY_IMAGES = 32
+from .progress import tell
+from .source import export_checked, is_artifact, opened, split_file, weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +51,38 @@ def evaluate(source: str | Path, data: str | Path, *, split: str = "val", thread
     set's classes must be among the model's labels; ``threads=0`` takes all cores. Raises ConfigurationError,
     DataError or ExportError with cause and fix.
     """
-    dataset = open_dataset(data)
+    check_threads(threads or usable_cores())
+    dataset = _unseen(source, open_dataset(data))
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    splits["all"] = tuple(item for items in splits.values() for item in items)
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown; {nearest(split, splits)}")
     if not splits[split]:
         raise DataError(f"{data}: there are no {split} images; valid: {', '.join(k for k, v in splits.items() if v)}")
     with opened(source) as (artifact, _):
         session = open_artifact(artifact, threads=threads or usable_cores())
-        items = relabelled(dataset, artifact)[split]
+        items = relabelled(splits[split], dataset, artifact)
         result = evaluate_session(
             session, items, artifact.spec.preprocessing, artifact.labels or dataset.classes, batch=32, workers=0
         )
         return Evaluation(str(source), session.runtime, split, result)
 
 
-def relabelled(dataset: Dataset, artifact: Artifact) -> dict[str, tuple[Any, ...]]:
-    """The splits of ``dataset`` with labels counted as the model counts them. Raises DataError for a class that the
-    model does not know."""
-    from dataclasses import replace
+def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
+    """``dataset``, or the run's own split where the run was trained on images of ``dataset``."""
+    path = split_file(source)
+    if path is None:
+        return dataset
+    own = load_split(path)
+    images = {item.image for item in (*dataset.train, *dataset.val, *dataset.test)}
+    if images.isdisjoint(item.image for item in own.train):
+        return dataset
+    tell(f"the run was trained on images of this data set: its own split is used ({path})")
+    return own
 
+
+def relabelled(items: tuple[Item, ...], dataset: Dataset, artifact: Artifact) -> tuple[Item, ...]:
+    """``items`` with labels counted as the model counts them. Raises DataError for a class that the model lacks."""
     labels = artifact.labels or dataset.classes
     unknown = [name for name in dataset.classes if name not in labels]
     if unknown:
@@ -80,10 +91,7 @@ def relabelled(dataset: Dataset, artifact: Artifact) -> dict[str, tuple[Any, ...
             f"{nearest(unknown[0], labels)}"
         )
     index = [labels.index(name) for name in dataset.classes]
-    return {
-        split: tuple(replace(item, label=index[item.label]) for item in getattr(dataset, split))
-        for split in ("train", "val", "test")
-    }
+    return tuple(replace(item, label=index[item.label]) for item in items)
 
 
 def predict(
@@ -121,7 +129,7 @@ class Export:
     def __str__(self) -> str:
         return "\n".join(
             f"{artifact.path}: {artifact.format} {artifact.precision}, {artifact.size_mb:.2f} MB; "
-            + (f"parity on {parity.n} images: {parity}" if parity else "parity not checked: the run has no split.json")
+            + (f"parity on {parity.n} images: {parity}" if parity else "parity not checked: no images of its run")
             for artifact, parity in zip(self.artifacts, self.parity, strict=True)
         )
 
@@ -131,28 +139,14 @@ def export(source: str | Path, *, to: Sequence[str] = ("onnx",), out: Path | Non
 
     Raises ConfigurationError for an unknown format, ExportError when the file does not compute what the model does.
     """
-    from ..exporting import onnx
-
     for name in to:
         if name != "onnx":
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, ['onnx'])}")
+    if is_artifact(source) or not Path(source).exists():
+        raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
     model, path = load_model(source), weights_file(source)
-    artifact = onnx.export(model, out=out or path.with_suffix(".onnx"))
-    split = path.parent.parent / SPLIT
-    parity = check_parity(artifact, model, parity_images(split, artifact)) if split.is_file() else None
+    artifact, parity = export_checked(model, out or path.with_suffix(".onnx"), split_file(source))
     return Export((artifact,), (parity,))
-
-
-def parity_images(split: Path, artifact: Artifact) -> Any:
-    """Some of a run's validation images as the network takes them: uint8 [N, S, S, 3]."""
-    import numpy as np
-
-    from ..data.sources import load_split
-    from ..data.transforms import load_prepared
-
-    items = load_split(split).val
-    step = max(1, len(items) // PARITY_IMAGES)
-    return np.stack([load_prepared(item.image, artifact.spec.preprocessing) for item in items[::step][:PARITY_IMAGES]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +182,8 @@ def measure(
     names = [targets] if isinstance(targets, str | Path) else list(targets)
     with ExitStack() as stack:
         sessions = dict[str, Session]()
-        for target in names:
-            artifact, model = stack.enter_context(opened(target, imgsz=imgsz))
+        for number, target in enumerate(names):
+            artifact, model = stack.enter_context(opened(target, imgsz=imgsz, random_weights=True))
             for runtime in runtimes:
                 if runtime != "torch":
                     session = open_artifact(artifact, threads=threads)
@@ -197,5 +191,8 @@ def measure(
                     session = open_model(model, threads=threads)
                 else:
                     raise ConfigurationError(f"{target} is an exported file; torch measures runs and model names only")
-                sessions[f"{target}" if len(runtimes) == 1 else f"{target} ({runtime})"] = session
-        return Measurements(tuple(measure_sessions(sessions, n=n).values()))
+                sessions[f"{number} {runtime}"] = session
+        latencies = measure_sessions(sessions, n=n)
+    return Measurements(
+        tuple(replace(latency, name=str(names[int(key.split()[0])])) for key, latency in latencies.items())
+    )

@@ -14,14 +14,18 @@ from ..zoo.weights import available
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A network in numbers: parameters while training and when folded, multiply-adds (folded) for one image of
-    ``imgsz`` pixels, and where ImageNet weights for it are on this machine ("" for nowhere)."""
+    """A network in numbers, as it is trained and (``folded_...``) as it is deployed, MobileOne's branches merged.
+
+    Multiply-adds are for one image of ``imgsz`` pixels. ``weights``: where ImageNet weights come from, "" where there are
+    none on this machine.
+    """
 
     name: str
     imgsz: int
     params: int
     madds: int
     folded_params: int
+    folded_madds: int
     weights: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,9 +43,9 @@ class ModelList:
         return (rows[0] if len(rows) == 1 else {}) | {"models": rows}
 
     def __str__(self) -> str:
-        header = f"{'model':22}{'imgsz':>6}{'params':>14}{'madds':>10}  ImageNet weights on this machine"
+        header = f"{'model, folded':22}{'imgsz':>6}{'params':>14}{'madds':>10}  ImageNet weights on this machine"
         lines = [
-            f"{row.name:22}{row.imgsz:6}{row.params:14,}{row.madds / 1e6:8.1f} M  {row.weights or '-'}"
+            f"{row.name:22}{row.imgsz:6}{row.folded_params:14,}{row.folded_madds / 1e6:8.1f} M  {row.weights or '-'}"
             for row in self.models
         ]
         return "\n".join([header, *lines])
@@ -83,5 +87,6 @@ def _facts(name: str, spec: ModelSpec) -> ModelFacts:
         params=cost(spec).params,
         madds=cost(spec).madds,
         folded_params=folded.params,
+        folded_madds=folded.madds,
         weights=entry.source if entry else "",
     )

@@ -1,5 +1,6 @@
 """What a user may say about a training run, on the command line or in Python."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,18 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise ConfigurationError(f"recipe {self.recipe!r} is unknown; {nearest(self.recipe, RECIPES)}")
+
+        if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\")):
+            raise ConfigurationError(f"name={self.name!r} must be a plain name, without / or \\; --project says where")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ConfigurationError(f"time={self.minutes:g} minutes must be above 0, or be left out for no limit")
+
+    def check(self) -> None:
+        """Raise ConfigurationError for a value that no training could use, before any work is done."""
+        self.recipe_for(1000, 10, pretrained=True)
+        place = next(path for path in (self.project.absolute(), *self.project.absolute().parents) if path.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise ConfigurationError(f"cannot write to {place}, where run folders would go; name another (--project)")
 
     def recipe_for(self, images: int, classes: int, *, pretrained: bool) -> Recipe:
         """The recipe for a data set of ``images`` training images, with what the user chose instead.

@@ -15,7 +15,7 @@ from ..data.transforms import load_prepared
 from ..errors import DataError
 from ..exporting.artifact import Artifact
 from ..measuring.machine import usable_cores
-from ..measuring.runtimes import open_artifact
+from ..measuring.runtimes import check_threads, open_artifact
 
 CHUNK = 8  # images of one task: enough to make the hand-over cheap, few enough to keep the output flowing
 AHEAD = 4  # tasks in flight per thread
@@ -59,6 +59,7 @@ def label_images(
     Raises DataError when a path does not exist or a folder holds no images.
     """
     threads = threads or usable_cores()
+    check_threads(threads)
     session = open_artifact(artifact, threads=1)
     names = artifact.labels or tuple(str(index) for index in range(artifact.spec.head.classes))
 

@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ConfigurationError, nearest
+import numpy as np
+
+from ..data.sources import load_split
+from ..data.transforms import load_prepared
+from ..errors import ConfigurationError, DataError, nearest
+from ..exporting import onnx
 from ..exporting.artifact import FORMATS, Artifact
+from ..measuring.parity import Parity, check_parity
 from ..nn.model import Model
-from ..training.checkpoint import BEST, load_model
+from ..training.checkpoint import BEST, SPLIT, load_model
 from ..zoo import MODELS, model_spec
+from .progress import tell
+
+PARITY_IMAGES = 32
 
 
 def weights_file(source: str | Path) -> Path:
@@ -29,38 +38,68 @@ def is_model_name(source: str) -> bool:
     return source in MODELS or (source.endswith(".json") and Path(source).is_file())
 
 
+def split_file(source: str | Path) -> Path | None:
+    """The split.json of the run that a run folder, or a file in its ``weights``, belongs to."""
+    path = Path(source)
+    split = (path if path.is_dir() else path.parent.parent) / SPLIT
+    return split if split.is_file() else None
+
+
 @contextmanager
-def opened(source: str | Path, *, imgsz: int | None = None) -> Iterator[tuple[Artifact, Model | None]]:
+def opened(
+    source: str | Path, *, imgsz: int | None = None, random_weights: bool = False
+) -> Iterator[tuple[Artifact, Model | None]]:
     """``source`` as an exported file, and as a model where it is one.
 
-    A run's export is kept beside its weights and made again when they are newer; a model's name gives random weights,
-    which is enough for measuring. Raises ConfigurationError for a source that is none of these.
+    A run's export is kept beside its weights and made again when they are newer. With ``random_weights`` the name of a
+    network is a source too, of ``imgsz`` pixels: enough for measuring. Raises ConfigurationError for a source that is
+    none of these.
     """
+    if is_model_name(str(source)) and random_weights:
+        from ..nn.model import build
+
+        with tempfile.TemporaryDirectory() as scratch:
+            model = build(model_spec(str(source), imgsz=imgsz)).eval()
+            yield onnx.export(model, out=Path(scratch) / "model.onnx"), model
+        return
+    if imgsz is not None:
+        raise ConfigurationError(f"{source} has an input size of its own: --imgsz is for names of networks")
     if is_artifact(source):
         yield Artifact.load(source), None
         return
-    if not Path(source).exists() and not is_model_name(str(source)):
-        raise ConfigurationError(
-            f"{source!s} is no run folder, exported file or weights file, and no model either; "
-            f"{nearest(source, MODELS)}"
-        )
-    with tempfile.TemporaryDirectory() as scratch:
-        if is_model_name(str(source)):
-            from ..nn.model import build
-
-            model = build(model_spec(str(source), imgsz=imgsz)).eval()
-            yield _export(model, Path(scratch) / "model.onnx"), model
-            return
-        model, path = load_model(source), weights_file(source)
-        beside = path.with_suffix(".onnx")
-        if beside.is_file() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-            yield Artifact.load(beside), model
-            return
-        writable = os.access(path.parent, os.W_OK)
-        yield _export(model, beside if writable else Path(scratch) / "model.onnx"), model
+    if not Path(source).exists():
+        hint = f"; or {nearest(source, MODELS)}" if random_weights else "; `pocketvision train` makes a run"
+        raise ConfigurationError(f"{source!s} is no run folder, exported file or weights file{hint}")
+    model, path = load_model(source), weights_file(source)
+    beside = path.with_suffix(".onnx")
+    if beside.is_file() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+        yield Artifact.load(beside), model
+    elif os.access(path.parent, os.W_OK):
+        yield export_checked(model, beside, split_file(source))[0], model
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield export_checked(model, Path(scratch) / "model.onnx", split_file(source))[0], model
 
 
-def _export(model: Model, out: Path) -> Artifact:
-    from ..exporting.onnx import export
+def export_checked(model: Model, out: Path, split: Path | None) -> tuple[Artifact, Parity | None]:
+    """Export to ``out``, which appears only when the file computes what the model does on images of ``split``'s val.
 
-    return export(model, out=out)
+    Parity is None, and said, where there is no split or none of its images can be read. Raises ExportError, which
+    names where the bad file is kept.
+    """
+    unchecked = onnx.export(model, out=out.with_name(f"{out.stem}.unchecked{out.suffix}"))
+    parity = None
+    try:
+        if split is not None:
+            parity = check_parity(unchecked, model, parity_images(split, unchecked))
+    except DataError as error:
+        tell(f"warning: parity is not checked, because the run's images cannot be read: {error}")
+    os.replace(unchecked.path, out)
+    return Artifact.load(out), parity
+
+
+def parity_images(split: Path, artifact: Artifact) -> np.ndarray:
+    """Some of a run's validation images as the network takes them: uint8 [N, S, S, 3]."""
+    items = load_split(split).val
+    step = max(1, len(items) // PARITY_IMAGES)
+    return np.stack([load_prepared(item.image, artifact.spec.preprocessing) for item in items[::step][:PARITY_IMAGES]])

@@ -59,6 +59,7 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
 
     Raises ConfigurationError, DataError, WeightsError or TrainingError with cause and fix.
     """
+    options.check()
     dataset = open_dataset(data, seed=options.seed)
     tell(dataset.description)
     size = options.imgsz or natural_size(dataset)
@@ -75,7 +76,7 @@ def resume_training(run: Path) -> TrainResult:
 def starting_weights(weights: str, size: int) -> str:
     """What "auto" means for images of ``size`` pixels: ImageNet's weights for photos, none for small pictures."""
     if weights == "auto" and size <= SMALL_IMAGE:
-        tell(f"images of {size} px: training from scratch (ImageNet weights are for photos; see --weights)")
+        tell(f"small images, input of {size} px: training from scratch (ImageNet weights are for photos: --weights)")
     small = "none" if size <= SMALL_IMAGE else "imagenet"
     return small if weights == "auto" else weights
 

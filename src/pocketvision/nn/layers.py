@@ -41,13 +41,27 @@ class Conv2dSame(nn.Conv2d):
         return self._conv_forward(F.pad(input, pads), self.weight, self.bias)
 
 
+class Conv2dSubsampled(nn.Conv2d):
+    """A strided 1x1 convolution as one without stride on every stride-th pixel: the same numbers.
+
+    Not a matter of speed: oneDNN's backward pass of the strided one, with 3 channels in channels_last (MobileOne's
+    stem), writes outside of its memory and kills the process (torch 2.15, x86).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, out, ceil(H / stride), ceil(W / stride)]"""
+        rows, columns = self.stride
+        pixels = input[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
+        return F.conv2d(pixels, self.weight, self.bias, groups=self.groups)
+
+
 def conv2d(
     spec: BackboneSpec, c_in: int, out: int, kernel: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """A convolution padded as ``spec`` says; it has a bias only in a folded network."""
     same = spec.padding == "same" and stride > 1
     padding = 0 if same else (kernel - 1) // 2 * dilation
-    make = Conv2dSame if same else nn.Conv2d
+    make = Conv2dSubsampled if kernel == 1 and stride > 1 else Conv2dSame if same else nn.Conv2d
     return make(c_in, out, kernel, stride, padding, dilation, groups, bias=spec.folded)
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 
@@ -17,20 +16,7 @@ from ..measuring.parity import Parity
 from ..spec.cost import ModelCost, cost
 from ..spec.model import ModelSpec, Preprocessing
 from ..spec.transform import as_folded
-from ..training.evaluate import wilson
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mistake:
-    """An image that the model got wrong.
-
-    ``image``: a path, or uint8 [H, W, 3] RGB. ``score``: the probability, 0 to 1, that it gave to ``predicted``.
-    """
-
-    image: str | Path | np.ndarray
-    true: str
-    predicted: str
-    score: float
+from ..training.evaluate import Mistake, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +58,9 @@ class BuildReport:
 
     ``confusion``: integers [classes, classes], rows are the true class. ``measured_on`` says on which images and with
     what the confusion was counted, as in "val split, model.onnx in onnxruntime". ``curve``: one mapping an epoch with
-    ``epoch`` and any of ``train_loss``, ``val_loss``, ``val_top1`` (0 to 1), ``lr``. ``weights``: where the training
-    started, with the licence. ``seconds``: stage -> seconds. ``versions``: software -> version.
+    ``epoch`` and any of ``train_loss``, ``val_loss``, ``val_top1`` (0 to 1), ``lr``. ``mistakes``: by index into the
+    data's classes. ``weights``: where the training started, with the licence. ``seconds``: stage -> seconds.
+    ``versions``: software -> version.
     Raises ConfigurationError for a confusion matrix that does not fit the data.
     """
 

@@ -1,17 +1,18 @@
 """The HTML page of a report."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from ..data.image import read_image
 from ..errors import DataError
 from ..spec.model import to_data
+from ..training.evaluate import Mistake
 from .content import (
     BuildReport,
-    Mistake,
     count,
     duration,
     machine,
@@ -151,39 +152,32 @@ def _mistakes(report: BuildReport) -> Html:
         return Html()
     wrong = report.n - int(np.trace(report.confusion))
     shown = sorted(report.mistakes, key=lambda mistake: -mistake.score)[:MISTAKES]
+    figures = (_mistake(mistake, report.data.classes) for mistake in shown)
     text = f"The {len(shown)} of {wrong} mistakes of which the model was most certain. Look for wrong labels first."
-    return join([tag("p", text), tag("div", *(_mistake(mistake) for mistake in shown), class_="mistakes")])
+    return join([tag("p", text), tag("div", *figures, class_="mistakes")])
 
 
-def _mistake(mistake: Mistake) -> Html:
-    file = "" if isinstance(mistake.image, np.ndarray) else str(mistake.image)
-    name = tag("span", Path(file).name, class_="file", title=file) if file else Html()
-    words = join(
-        ["is ", tag("b", mistake.true), ", taken for ", tag("b", mistake.predicted), f" ({mistake.score:.0%})", name],
-        "",
-    )
-    return tag("figure", _thumbnail(mistake), tag("figcaption", words))
+def _mistake(mistake: Mistake, classes: Sequence[str]) -> Html:
+    true, predicted = classes[mistake.label], classes[mistake.predicted]
+    name = tag("span", Path(mistake.image).name, class_="file", title=mistake.image)
+    words = ("is ", tag("b", true), ", taken for ", tag("b", predicted), f" ({mistake.score:.0%})", name)
+    return tag("figure", _thumbnail(mistake.image, f"{true}, taken for {predicted}"), tag("figcaption", *words))
 
 
-def _thumbnail(mistake: Mistake) -> Html:
+def _thumbnail(file: str, description: str) -> Html:
     from PIL import Image
 
     try:
-        pixels = mistake.image
-        if not isinstance(pixels, np.ndarray):
-            from ..data.image import read_image
-
-            pixels = read_image(pixels)
+        image = Image.fromarray(read_image(file))
     except DataError as error:
         return tag("p", f"This image cannot be shown: {error}", class_="quiet")
-    image = Image.fromarray(pixels)
     tiny = max(image.size) < 64
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = BytesIO()
     image.save(buffer, format="PNG" if tiny else "JPEG", quality=85)
     uri = data_uri(buffer.getvalue(), "png" if tiny else "jpeg")
-    alt = html(f"{mistake.true}, taken for {mistake.predicted}")
-    return Html(f'<img class="{"tiny" if tiny else "photo"}" loading="lazy" alt="{alt}" src="{uri}">')
+    kind = "tiny" if tiny else "photo"
+    return Html(f'<img class="{kind}" loading="lazy" alt="{html(description)}" src="{uri}">')
 
 
 def _latency(report: BuildReport) -> Html:

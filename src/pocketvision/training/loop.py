@@ -153,10 +153,8 @@ def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
     checkpoint.write_results(training.run, progress.rows)
     path = training.save(best=best)
     clock.mark(progress.step)
-    epochs, speed = (
-        math.ceil(progress.steps / len(training.batches)),
-        training.images_per_step / max(clock.step_s, 1e-9),
-    )
+    epochs = math.ceil(progress.steps / len(training.batches))
+    speed = training.images_per_step / max(clock.step_s, 1e-9)  # an epoch too short to be timed
     yield EpochEnd(epoch, epochs, train_loss, metrics, best, lr, speed, _eta_s(training))
     yield Saved(path, progress.step)
 
