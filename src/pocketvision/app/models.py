@@ -16,8 +16,8 @@ from ..zoo.weights import available
 class ModelFacts:
     """A network in numbers, as it is trained and (``folded_...``) as it is deployed, MobileOne's branches merged.
 
-    Multiply-adds are for one image of ``imgsz`` pixels. ``weights``: where ImageNet weights come from, "" where there are
-    none on this machine.
+    Multiply-adds are for one image of ``imgsz`` pixels. ``weights``: where ImageNet weights come from, "" where
+    there are none on this machine.
     """
 
     name: str
