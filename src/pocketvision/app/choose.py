@@ -150,7 +150,7 @@ def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, Model
                 except WeightsError as error:
                     if "download" in str(error):
                         offline = str(error)
-                    left_out.append(Option(name, spec, note=f"no ImageNet weights: {error}"))
+                    left_out.append(Option(name, spec, note=_why_unreachable(error)))
                     continue
             if entry is None:
                 left_out.append(Option(name, spec, note="ImageNet weights are not on this machine, which is offline"))
@@ -158,6 +158,11 @@ def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, Model
             spec = entry.spec()
         found.append((spec.backbone.name, spec))
     return found, left_out
+
+
+def _why_unreachable(error: WeightsError) -> str:
+    """The cause in a few words, for the report's table; the whole of it is said where nothing can be reached."""
+    return f"no ImageNet weights: {str(error).split(': <')[0].split('. ')[0]}"
 
 
 def within(spec: ModelSpec, name: str, sizes: Sequence[int], classes: int, limits: Limits) -> Iterator[Option]:
