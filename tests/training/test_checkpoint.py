@@ -123,6 +123,7 @@ def test_run_folder_after_training(started, run: Path):
         "results.csv",
         "state/last.safetensors",
         "state/previous.safetensors",
+        "state/lock",
     }
     rows = results(run)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

@@ -114,6 +114,19 @@ class Verified:
     latency: dict[str, Latency]
 
 
+@dataclass(slots=True)
+class Stages:
+    """Seconds that each stage of a build took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _since: float = field(default_factory=time.perf_counter)
+
+    def done(self, stage: str) -> None:
+        """``stage`` ends now, and the next one begins."""
+        now = time.perf_counter()
+        self.seconds[stage], self._since = now - self._since, now
+
+
 def build(
     data: str | Path,
     *,
@@ -142,35 +155,24 @@ def run_build(
 ) -> BuildResult:
     """Check the data, choose a network for the budget, train, fold, export, verify, report.
 
-    The choice: networks whose weights can be reached, measured in the runtime at several input sizes, ranked by a probe
-    on the user's own images (``choose``). All that is reported was measured on the exported file: accuracy on the
-    validation images and latency in ``budget.runtime``. ``command`` is what the report says made it.
+    All that is reported was measured on the exported file: accuracy on the validation images and latency in
+    ``budget.runtime``. ``command`` is what the report says made it.
     """
     options.check()
     if model is not None:
         model_spec(model)  # an unknown name is said before any work
-    seconds, clock = dict[str, float](), time.perf_counter()
-
-    def done(stage: str) -> None:
-        nonlocal clock
-        seconds[stage], clock = time.perf_counter() - clock, time.perf_counter()
-
-    dataset = open_dataset(data, seed=options.seed)
-    tell(dataset.description)
-    findings = check_dataset(dataset)
-    for finding in findings:
-        if finding.severity != "info":
-            tell(f"{finding.severity}: {finding.text}")
-    done("check the data")
+    stages = Stages()
+    dataset, findings = _checked(data, options.seed)
+    stages.done("check the data")
     chosen, considered, weights = _choose(dataset, budget, options, model)
-    done("choose the model")
+    stages.done("choose the model")
     trained, info = train_spec(dataset, chosen.spec, weights, options)
     if trained.reason == "interrupted":
         tell(f"the training goes on with `pocketvision train --resume {trained.run}`, its file is made by `export`")
         raise KeyboardInterrupt
-    done("train")
+    stages.done("train")
     verified = _verify(trained, dataset, budget)
-    done("export and verify")
+    stages.done("export and verify")
     promises = _promises(budget, verified, trained.value or 0.0)
     report = write_report(
         BuildReport(
@@ -186,8 +188,8 @@ def run_build(
             curve=_curve(trained.run),
             mistakes=verified.accuracy.mistakes,
             candidates=tuple(_candidate(option, chosen) for option in considered),
-            findings=tuple(finding.text for finding in findings),
-            seconds=seconds,
+            findings=findings,
+            seconds=stages.seconds,
             versions={name: metadata.version(name) for name in REPORTED},
             weights=f"{info.source or info.path} ({info.licence})" if info else "random",
         ),
@@ -207,6 +209,17 @@ def run_build(
         run=trained.run,
         promises=promises,
     )
+
+
+def _checked(data: str | Path, seed: int) -> tuple[Dataset, tuple[str, ...]]:
+    """The opened data set, and what its check found; warnings are said."""
+    dataset = open_dataset(data, seed=seed)
+    tell(dataset.description)
+    findings = check_dataset(dataset)
+    for finding in findings:
+        if finding.severity != "info":
+            tell(f"{finding.severity}: {finding.text}")
+    return dataset, tuple(finding.text for finding in findings)
 
 
 def _choose(

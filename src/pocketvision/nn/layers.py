@@ -42,7 +42,7 @@ class Conv2dSame(nn.Conv2d):
 
 
 class Conv2dSubsampled(nn.Conv2d):
-    """A strided 1x1 convolution as one without stride on every stride-th pixel: the same numbers.
+    """A strided 1x1 convolution, while gradients are recorded as one without stride on every stride-th pixel.
 
     Not a matter of speed: oneDNN's backward pass of the strided one, with 3 channels in channels_last (MobileOne's
     stem), writes outside of its memory and kills the process (torch 2.15, x86).
@@ -50,6 +50,8 @@ class Conv2dSubsampled(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, out, ceil(H / stride), ceil(W / stride)]"""
+        if not torch.is_grad_enabled():
+            return super().forward(input)
         rows, columns = self.stride
         pixels = input[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
         return F.conv2d(pixels, self.weight, self.bias, groups=self.groups)
