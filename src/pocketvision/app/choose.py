@@ -19,7 +19,7 @@ from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_classes, with_size
 from ..zoo import model_spec
-from ..zoo.weights import available, load, published
+from ..zoo.weights import available, downloadable, load, published
 from .progress import tell
 
 SIZES = (224, 192, 160, 128, 96)
@@ -30,7 +30,8 @@ SMALL_IMAGE = 64  # pixels: up to this ImageNet weights have nothing to offer, a
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A network at an input size. ``accuracy``: of the probe, 0 to 1; ``note``: why it is in or out."""
+    """A network at an input size. ``accuracy``: of the probe, 0 to 1; ``note``: why it is in or out; ``unreachable``:
+    its weights cannot be had."""
 
     name: str
     spec: ModelSpec
@@ -38,6 +39,7 @@ class Option:
     size_mb: float | None = None
     accuracy: float | None = None
     note: str = ""
+    unreachable: bool = False
 
     @property
     def label(self) -> str:
@@ -66,26 +68,16 @@ def choose(
     Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError when no
     weights can be reached.
     """
-    found, considered = reachable(names, weights)
-    if not found:
+    feasible, considered = _candidates(names, sizes, weights, len(dataset.classes), limits)
+    if not feasible and all(option.unreachable for option in considered):
         reasons = "; ".join(sorted({option.note for option in considered}))
         raise WeightsError(
             f"no pretrained weights can be reached: {reasons}. Put weights files into a folder and set "
             "POCKETVISION_WEIGHTS to it, or train from scratch with --weights none (needs many more images)"
         )
-    if weights == "none" and len(found) > 1:
-        found.sort(key=lambda pair: cost(as_folded(pair[1])).madds)
-        heavier = "from scratch the lightest network is taken; name another with --model"
-        considered += [Option(name, spec, note=heavier) for name, spec in found[1:]]
-        found = found[:1]
-    feasible = list[Option]()
-    for name, spec in found:
-        for option in within(spec, name, sizes, len(dataset.classes), limits):
-            note = f"; {option.note}" if option.note else ""
-            tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{note}")
-            (considered if option.note else feasible).append(option)
     if not feasible:
-        raise BudgetError(_nearest_feasible([option for option in considered if option.latency_ms], limits))
+        tried = [option for option in considered if option.latency_ms and not option.unreachable]
+        raise BudgetError(_nearest_feasible(tried, limits))
     if len(feasible) > 1 and weights != "none":
         feasible = [_probed(option, dataset, weights) for option in feasible]
     best = max(feasible, key=lambda option: (option.accuracy or 0, option.spec.preprocessing.size))
@@ -93,7 +85,7 @@ def choose(
         ("best probe accuracy", "lower probe accuracy") if best.accuracy else ("largest input", "smaller input")
     )
     if len(feasible) == 1:
-        only = "the only one within the budget" if len(found) > 1 else "the lightest network"
+        only = "the lightest network" if weights == "none" else "the only one within the budget"
         why = "asked for with --model" if len(names) == 1 else only
     chosen = replace(best, note=why)
     rest = [replace(option, note=why_not) for option in feasible if option is not best]
@@ -129,35 +121,59 @@ def natural_size(dataset: Dataset) -> int:
     return int(min(224, max(64, -(-short // 32) * 32)))
 
 
-def reachable(names: Sequence[str], weights: str) -> tuple[list[tuple[str, ModelSpec]], list[Option]]:
-    """The networks that training can start from, and those that are left out with the reason.
+def _candidates(
+    names: Sequence[str], sizes: Sequence[int], weights: str, classes: int, limits: Limits
+) -> tuple[list[Option], list[Option]]:
+    """What keeps to the limits and can be trained from, and what is left out with the reason.
 
-    ``weights``: "imagenet" asks for published weights, on this machine or downloaded; after one download has failed no
-    other is tried. "none" takes every network, a file the one that it holds.
+    A network is measured before its weights are downloaded, so only what can be chosen is fetched. After one download
+    has failed no other is tried, and what is not on this machine is not measured either.
+    """
+    feasible, left_out, offline = list[Option](), list[Option](), False
+    starts = _starts(names, weights, left_out)
+    if weights == "none" and len(starts) > 1:
+        starts.sort(key=lambda start: cost(as_folded(start[1])).madds)
+        heavier = "from scratch the lightest network is taken; name another with --model"
+        left_out += [Option(name, spec, note=heavier) for name, spec, _ in starts[1:]]
+        starts = starts[:1]
+    for name, spec, is_here in starts:
+        if offline and not is_here:
+            note = "ImageNet weights are not on this machine, which is offline"
+            left_out.append(Option(name, spec, note=note, unreachable=True))
+            continue
+        good = list[Option]()
+        for option in within(spec, name, sizes, classes, limits):
+            note = f"; {option.note}" if option.note else ""
+            tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{note}")
+            (left_out if option.note else good).append(option)
+        try:
+            if good and not is_here:
+                published(spec)
+            feasible += good
+        except WeightsError as error:
+            offline = "download" in str(error)
+            left_out += [replace(option, note=_why_unreachable(error), unreachable=True) for option in good]
+    return feasible, left_out
+
+
+def _starts(names: Sequence[str], weights: str, left_out: list[Option]) -> list[tuple[str, ModelSpec, bool]]:
+    """Networks as their weights need them, and whether these are on this machine; those first.
+
+    ``weights``: "imagenet"; "none", which takes every network; or a file, which takes the one that it holds.
     """
     if weights not in ("imagenet", "none"):
         spec = load(model_spec(names[0]) if len(names) == 1 else None, weights).spec
-        return [(spec.backbone.name, spec)], []
-    found, left_out, offline = list[tuple[str, ModelSpec]](), list[Option](), ""
-    for name in sorted(names, key=lambda name: available(model_spec(name)) is None):
+        return [(spec.backbone.name, spec, True)]
+    starts = list[tuple[str, ModelSpec, bool]]()
+    for name in names:
         spec = model_spec(name)
-        if weights == "imagenet":
-            entry = available(spec)
-            if entry is None and not offline:
-                try:
-                    published(spec)
-                    entry = available(spec)
-                except WeightsError as error:
-                    if "download" in str(error):
-                        offline = str(error)
-                    left_out.append(Option(name, spec, note=_why_unreachable(error)))
-                    continue
-            if entry is None:
-                left_out.append(Option(name, spec, note="ImageNet weights are not on this machine, which is offline"))
-                continue
-            spec = entry.spec()
-        found.append((spec.backbone.name, spec))
-    return found, left_out
+        here = available(spec) if weights == "imagenet" else None
+        entry = here or (downloadable(spec) if weights == "imagenet" else None)
+        if weights == "imagenet" and entry is None:
+            left_out.append(Option(name, spec, note="nobody has published ImageNet weights for it", unreachable=True))
+            continue
+        starts.append((spec.backbone.name, entry.spec() if entry else spec, here is not None or weights == "none"))
+    return sorted(starts, key=lambda start: not start[2])
 
 
 def _why_unreachable(error: WeightsError) -> str:

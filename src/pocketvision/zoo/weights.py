@@ -209,14 +209,19 @@ def published(spec: ModelSpec) -> Path:
     """A file with ImageNet weights for ``spec``: from this machine, else downloaded into the cache."""
     if found := _find(spec):
         return found[1]
-    entries = [entry for entry in CATALOGUE if same_weights(entry.spec(), spec)]
-    if not entries:
+    entry = downloadable(spec)
+    if entry is None:
         names = sorted({entry.model for entry in CATALOGUE})
         raise WeightsError(
             f"no published ImageNet weights are known for this {_sketch(spec)}; at width 1 there are some for "
             f"{', '.join(names)}. Start without weights, or name a file of your own"
         )
-    return _download(next(entry for entry in entries if entry.url))
+    return _download(entry)
+
+
+def downloadable(spec: ModelSpec) -> Entry | None:
+    """The published weights for ``spec`` that ``published`` would download, or None where there are none."""
+    return next((entry for entry in CATALOGUE if entry.url and same_weights(entry.spec(), spec)), None)
 
 
 def available(spec: ModelSpec) -> Entry | None:
