@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,14 +14,18 @@ from ..errors import BudgetError, ConfigurationError, WeightsError
 from ..exporting.onnx import export
 from ..measuring.latency import measure_sessions
 from ..measuring.runtimes import open_artifact, open_model
+from ..nn.layers import Normalize
 from ..nn.load import load_model
 from ..nn.model import Model, build
 from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_classes, with_size
 from ..zoo import model_spec
-from ..zoo.weights import available, downloadable, load, published
+from ..zoo.weights import WeightsInfo, available, downloadable, load, published
 from .progress import tell
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZES = (224, 192, 160, 128, 96)
 MARGIN = 0.95  # of the budget: what a candidate may take, so that the final measurement meets it on a noisy machine
@@ -234,35 +239,41 @@ def probe(option: Option, dataset: Dataset, weights: str) -> float:
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    model, _ = load_model(option.spec, weights)
+    model, _ = load_whole(option.spec, weights)
+    model.eval()
     items = sample(dataset.train, PROBE_IMAGES)
     with torch.inference_mode():
-        features = np.concatenate([embed(model, images) for images in _batches(items, option.spec)])
+        embedded = [model.head.embed(model.backbone(x_BCHW)).numpy() for x_BCHW in normalised(items, model)]
+    features = np.concatenate(embedded)
     labels = np.array([item.label for item in items])
     folds = min(PROBE_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         raise ConfigurationError("a class has only one training image; add images, or name the network with --model")
     classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=(10, 100, 1000, 10_000)))
     splits = StratifiedKFold(folds, shuffle=True, random_state=0)
-    with threadpool_limits(1):  # two threads of OpenBLAS beside a busy neighbour took 60 times as long
+    with threadpool_limits(1):
+        # OpenBLAS's threads spin while they wait, which costs far more than it gains beside a busy neighbour
         return float(cross_val_score(classifier, features, labels, cv=splits).mean())
 
 
-def embed(model: Model, images: object) -> np.ndarray:
-    """What the last linear layer sees of uint8 images [B, 3, S, S]: float32 [B, features]."""
+def load_whole(spec: ModelSpec, weights: str) -> tuple[Model, WeightsInfo]:
+    """The network of ``spec`` with ``weights``, shown the whole short side of a photo.
+
+    Published preprocessing, which comes with the weights, crops an eighth of it away.
+    """
+    model, info = load_model(spec, weights)
+    model.spec = with_size(model.spec, spec.preprocessing.size, ratio=1.0)
+    return model, info
+
+
+def normalised(items: Sequence[Item], model: Model) -> "Iterator[Tensor]":
+    """Batches [B, 3, S, S] of ``items`` as ``model`` takes them, without augmentation."""
     import torch
 
-    from ..nn.layers import Normalize
-
-    assert isinstance(images, torch.Tensor)
-    model.eval()
-    normalized = Normalize(model.spec.preprocessing)(images).contiguous(memory_format=torch.channels_last)
-    return model.head.embed(model.backbone(normalized)).numpy()
-
-
-def _batches(items: Sequence[Item], spec: ModelSpec) -> Iterator[object]:
-    for batch in ImageLoader(items, spec.preprocessing, batch=32).epoch():
-        yield batch.images
+    normalize = Normalize(model.spec.preprocessing)
+    with torch.inference_mode():
+        for batch in ImageLoader(items, model.spec.preprocessing, batch=32).epoch():
+            yield normalize(batch.images).contiguous(memory_format=torch.channels_last)
 
 
 def sample(items: Sequence[Item], count: int) -> list[Item]:

@@ -1,19 +1,14 @@
 """`pocketvision train`: a data set and a model's name -> a run folder with trained weights."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..data.loader import ImageLoader
 from ..data.sources import Dataset, open_dataset
 from ..nn.fold import has_identity_norms, unfold
-from ..nn.layers import Normalize
-from ..nn.load import load_model
-from ..nn.model import Model, build
+from ..nn.model import build
 from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
 from ..tasks.classification import Classification
@@ -22,7 +17,7 @@ from ..training.events import Stopped
 from ..training.loop import fit, resume
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo
-from .choose import SMALL_IMAGE, natural_size, sample
+from .choose import SMALL_IMAGE, load_whole, natural_size, normalised, sample
 from .options import TrainOptions
 from .progress import show, tell
 
@@ -65,7 +60,7 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
     size = options.imgsz or natural_size(dataset)
     weights = starting_weights(options.weights, size)
     spec = model_spec(model, width=options.width, width_rule=options.width_rule)
-    return train_spec(dataset, with_size(spec, size), weights, options)[0]
+    return train_spec(dataset, with_size(spec, size, ratio=1.0), weights, options)[0]
 
 
 def resume_training(run: Path) -> TrainResult:
@@ -84,29 +79,18 @@ def starting_weights(weights: str, size: int) -> str:
 def train_spec(
     dataset: Dataset, spec: ModelSpec, weights: str, options: TrainOptions
 ) -> tuple[TrainResult, WeightsInfo | None]:
-    """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file.
-
-    The whole short side of a photo is shown to the network, where published preprocessing crops an eighth of it away.
-    """
+    """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file."""
     torch.manual_seed(options.seed)  # of the layers that start from random weights
     spec = with_classes(spec, dataset.classes)
-    model, info = (build(spec), None) if weights == "none" else load_model(spec, weights)
-    model.spec = with_size(model.spec, spec.preprocessing.size, ratio=1.0)
+    model, info = (build(spec), None) if weights == "none" else load_whole(spec, weights)
     if info:
         tell(f"weights: {info.source or info.path}" + (f" ({info.licence})" if info.licence else ""))
         if model.spec.backbone.folded or has_identity_norms(model):
             tell("these weights came folded: BatchNorm is put back with statistics of the training images")
-            model = unfold(model.eval(), _normalised(sample(dataset.train, UNFOLD_IMAGES), model)).train()
+            model = unfold(model.eval(), normalised(sample(dataset.train, UNFOLD_IMAGES), model)).train()
     recipe = options.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
     run = create_run(options.project, Classification().name, options.name or spec.backbone.name)
     return _finish(show(fit(model, Classification(), dataset, recipe, run)), weights), info
-
-
-def _normalised(items: Any, model: Model) -> Iterator[Tensor]:
-    normalize = Normalize(model.spec.preprocessing)
-    with torch.inference_mode():
-        for batch in ImageLoader(items, model.spec.preprocessing, batch=32).epoch():
-            yield normalize(batch.images)
 
 
 def _finish(stopped: Stopped, weights: str) -> TrainResult:
