@@ -194,7 +194,9 @@ def _started(loader: torch.utils.data.DataLoader) -> Any:
             except Exception as error:  # noqa: BLE001  handed on to the thread that waits
                 started.put(error)
 
-    Thread(target=start).start()
+    thread = Thread(target=start)
+    thread.start()
+    thread.join()
     result = started.get()
     if isinstance(result, Exception):
         raise result
