@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pocketvision.training.optim import EMA, RMSpropTF, make_optimizer, parameter_groups, set_learning_rate
+from pocketvision.nn.model import Model, build
+from pocketvision.training.optim import EMA, RMSpropTF, make_optimizer, parameter_groups, set_rates
 from pocketvision.training.recipe import Recipe
+
+from .conftest import SPEC
 
 RATES = [0.1, 0.1, 0.05, 0.02, 0.02, 0.01]  # changing, because lr stands inside of the momentum
 
@@ -66,38 +69,46 @@ def test_rmsprop_differs_from_torchs_with_the_same_numbers():
     assert (ours - theirs).abs().max() > 0.01
 
 
-def tiny() -> nn.Module:
-    model = nn.Module()
-    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    model.head = nn.Linear(4, 2)
-    return model
+def tiny() -> Model:
+    torch.manual_seed(0)
+    return build(SPEC)
 
 
 def test_groups():
     model = tiny()
-    groups = parameter_groups(model, Recipe(weight_decay=0.1, head_lr=5))
-    found = {(tuple(p.shape), g["weight_decay"], g["scale"]) for g in groups for p in g["params"]}
-    body = {((4, 3, 3, 3), 0.1, 1.0), ((4,), 0.0, 1.0)}
-    assert found == body | {((2, 4), 0.1, 5), ((2,), 0.0, 5)}
-    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
-    everywhere = parameter_groups(model, Recipe(weight_decay=0.1, decay_norms=True))
-    assert {g["weight_decay"] for g in everywhere} == {0.1}
+    groups = parameter_groups(model, Recipe(head_lr=5, layer_decay=0.5))
+    found = {id(p): (g["scale"], g["decays"]) for g in groups for p in g["params"]}
+    assert sum(len(g["params"]) for g in groups) == len(found) == len(list(model.parameters()))
+    scales = {"backbone.rows.0": 0.5, "backbone.rows.1": 0.5, "backbone.rows.2": 1.0, "backbone.rows.3": 1.0, "head": 5}
+    for name, parameter in model.named_parameters():
+        scale = next(value for start, value in scales.items() if name.startswith(start))
+        assert found[id(parameter)] == (scale, parameter.ndim > 1), name
+    assert all(g["decays"] for g in parameter_groups(model, Recipe(decay_norms=True)))
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop_tf"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop", "rmsprop_tf"])
 def test_frozen_parameters_stay_and_the_rest_moves(name):
     model = tiny()
-    model.backbone[0].requires_grad_(False)
+    model.backbone.rows[0].requires_grad_(False)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     optimizer = make_optimizer(model, Recipe(optimizer=name, lr=0.1, head_lr=2))
-    set_learning_rate(optimizer, 0.01)
+    set_rates(optimizer, 0.01, 0.3)
     assert sorted({g["lr"] for g in optimizer.param_groups}) == [0.01, 0.02]
-    model.head(model.backbone(torch.randn(2, 3, 5, 5)).mean((2, 3))).square().sum().backward()
+    assert {(g["weight_decay"], g["decays"]) for g in optimizer.param_groups} == {(0.3, True), (0.0, False)}
+    model(torch.randn(2, 3, 16, 16)).square().sum().backward()
     optimizer.step()
     after = model.state_dict()
-    assert torch.equal(after["backbone.0.weight"], before["backbone.0.weight"])
-    assert not torch.equal(after["backbone.1.weight"], before["backbone.1.weight"])
-    assert not torch.equal(after["head.weight"], before["head.weight"])
+    for part, moves in (("backbone.rows.0.conv.weight", False), ("backbone.rows.3.conv.weight", True)):
+        assert torch.equal(after[part], before[part]) is not moves
+    assert any(not torch.equal(after[name], before[name]) for name in after if name.startswith("head."))
+
+
+def test_pytorchs_rmsprop_has_the_root_of_eps():
+    optimizer = make_optimizer(tiny(), Recipe(optimizer="rmsprop", rms_eps=1e-3, rms_decay=0.95, momentum=0.8))
+    assert isinstance(optimizer, torch.optim.RMSprop)
+    for group in optimizer.param_groups:
+        assert group["eps"] == pytest.approx(0.0316, abs=1e-4)  # S0's number
+        assert (group["alpha"], group["momentum"]) == (0.95, 0.8)
 
 
 def test_ema_of_weights_and_statistics():
@@ -114,5 +125,6 @@ def test_ema_of_weights_and_statistics():
     for name, value in ema.model.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
-    assert ema.model.backbone[1].num_batches_tracked == model.backbone[1].num_batches_tracked == 36
+    counted = [m.backbone.rows[0].bn.num_batches_tracked for m in (ema.model, model)]  # type: ignore[union-attr]
+    assert counted[0] == counted[1] == 36
     assert not ema.model.training and not any(p.requires_grad for p in ema.model.parameters())

@@ -1,10 +1,11 @@
 """Batches as a pure function of (seed, epoch, position), the same for any number of worker processes."""
 
+import copy
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Queue
 from threading import Thread
 from typing import Any
@@ -26,11 +27,15 @@ _KEPT_ASPECT = 4  # long side / short side, assumed at most when memory is reser
 
 @dataclass(slots=True)
 class Batch:
-    """Images uint8 [B, 3, S, S] (stored channels last), labels int64 [B], and where they come from."""
+    """Images uint8 [B, 3, S, S] (stored channels last), labels int64 [B], and where they come from.
+
+    ``mixed``: labels [B] of the images that were blended in, and their share.
+    """
 
     images: Tensor
     labels: Tensor
     items: tuple[Item, ...]
+    mixed: tuple[Tensor, float] | None = None
 
 
 class ImageLoader:
@@ -63,6 +68,18 @@ class ImageLoader:
         self.seed, self.workers = seed, workers
         images = tuple(item.image for item in self.items)
         self._reader = _Reader(images, preprocessing, augment, seed)
+
+    def at(self, size: int, augment: Augment | None) -> "ImageLoader":
+        """The same images in the same order at another size, augmented otherwise; decoded images are shared."""
+        if size == self._reader.preprocessing.size and augment == self.augment:
+            return self
+        self._reader.reserve()
+        other = copy.copy(self)
+        other.augment = augment
+        p = replace(self._reader.preprocessing, size=size)
+        other._reader = replace(self._reader, preprocessing=p, augment=augment)
+        other._reader.cache = self._reader.cache
+        return other
 
     def __len__(self) -> int:
         """Batches in an epoch."""

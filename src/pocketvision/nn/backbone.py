@@ -1,5 +1,8 @@
 """A table of rows -> a backbone: [B, 3, H, W] -> {stride: features}."""
 
+import operator
+from itertools import accumulate
+
 from torch import Tensor, nn
 
 from ..spec.model import BackboneSpec
@@ -14,6 +17,12 @@ class Backbone(nn.Module):
         rows = zip(spec.rows, spec.inputs(), strict=True)
         self.rows = nn.ModuleList(build_row(spec, row, c_in) for row, c_in in rows)
         self.strides = [row.stride for row in spec.rows]
+
+    @property
+    def stages(self) -> list[int]:
+        """Of each row, the stage that it belongs to: log2 of its output stride, at least 1."""
+        totals = accumulate(self.strides, operator.mul)
+        return [max(1, total.bit_length() - 1) for total in totals]
 
     def forward(self, x_BCHW: Tensor) -> dict[int, Tensor]:
         """[B, 3, H, W] -> the last features at each total stride, {stride: [B, C, H / stride, W / stride]}."""

@@ -59,12 +59,16 @@ class InvertedResidualBlock(nn.Module):
         joins = row.shortcut if row.stride == 1 else "none"
         self.joins_bottlenecks = joins == "bottleneck" and c_in == row.out
         self.joins_expansions = joins == "expansion"
+        self.drop_path = 0.0  # share of training samples that skip this block (arXiv:1603.09382)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, out, H / stride, W / stride]"""
         expanded = self.expand(x_BCHW)
         filtered = self.se(self.depthwise(expanded))
         y_BCHW = self.project(filtered + expanded if self.joins_expansions else filtered)
+        if self.training and self.drop_path and self.joins_bottlenecks:
+            kept_B111 = y_BCHW.new_empty(len(y_BCHW), 1, 1, 1).bernoulli_(1 - self.drop_path)
+            y_BCHW = y_BCHW * kept_B111 / (1 - self.drop_path)
         return y_BCHW + x_BCHW if self.joins_bottlenecks else y_BCHW
 
 

@@ -1,5 +1,6 @@
 """What varies from task to task in one training loop: the loss and the metrics."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,6 +13,10 @@ class LossOptions(Protocol):
 
     @property
     def label_smoothing(self) -> float: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def hard_labels(self) -> float: ...
 
 
 class Meter(Protocol):
@@ -36,6 +41,10 @@ class Task(Protocol):
 
     def loss(self, outputs: Any, batch: Batch, options: LossOptions) -> Tensor:
         """What training minimises, a float32 scalar; ``batch`` is on the device of ``outputs``."""
+        ...
+
+    def imitation(self, outputs: Any, teachers: Sequence[Any], temperature: float) -> Tensor:
+        """How far ``outputs`` are from the mean of what ``teachers`` say of the same images; 0: they agree."""
         ...
 
     def meter(self) -> Meter:

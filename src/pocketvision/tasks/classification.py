@@ -1,7 +1,9 @@
 """Image classification: cross-entropy, top-1 and top-5 accuracy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,10 +51,25 @@ class Classification:
         """Mean cross-entropy of logits [B, classes] in float32.
 
         With label smoothing e the target is 1 - e + e / classes for the label and e / classes elsewhere
-        (arXiv:1512.00567 §7).
+        (arXiv:1512.00567 §7). Of blended images it is the blend of both labels' losses.
         """
-        labels_B = batch.labels.to(outputs.device)
-        return F.cross_entropy(outputs.float(), labels_B, label_smoothing=options.label_smoothing)
+        logits_BC, smoothing = outputs.float(), options.label_smoothing
+        loss = F.cross_entropy(logits_BC, batch.labels.to(outputs.device), label_smoothing=smoothing)
+        if batch.mixed is None:
+            return loss
+        labels_B, share = batch.mixed
+        other = F.cross_entropy(logits_BC, labels_B.to(outputs.device), label_smoothing=smoothing)
+        return (1 - share) * loss + share * other
+
+    def imitation(self, outputs: Tensor, teachers: Sequence[Tensor], temperature: float) -> Tensor:
+        """Cross-entropy between the mean of the teachers' probabilities and the student's, less its least value.
+
+        That is their Kullback-Leibler divergence, times temperature^2, which keeps gradients as large at every
+        temperature (arXiv:1503.02531 §2).
+        """
+        targets_BC = torch.stack([F.softmax(logits.float() / temperature, 1) for logits in teachers]).mean(0)
+        log_BC = F.log_softmax(outputs.float() / temperature, 1)
+        return F.kl_div(log_BC, targets_BC, reduction="batchmean") * temperature**2
 
     def meter(self) -> ClassificationMeter:
         """A new, empty meter."""

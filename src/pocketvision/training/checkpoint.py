@@ -39,7 +39,8 @@ class Progress:
     """How far a run is.
 
     ``step`` steps are done of ``steps`` planned. ``loss_sum`` over ``images`` is of the epoch that is under way.
-    ``stale``: epochs since the metric last rose. ``rows``: the lines of results.csv.
+    ``stale``: epochs since the metric last rose. ``rows``: the lines of results.csv. ``records``: the epochs whose
+    weights are kept to be averaged, oldest first; ``averaged``: that is done.
     """
 
     step: int = 0
@@ -51,6 +52,8 @@ class Progress:
     best_epoch: int = 0
     stale: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+    averaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,15 @@ class EpochEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Averaged:
+    """The weights of the record epochs were averaged and evaluated; ``kept``: they are the best now."""
+
+    epochs: tuple[int, ...]
+    metrics: Mapping[str, float]
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A checkpoint of step ``step`` is on the disk: from here the run can go on."""
 
@@ -76,4 +85,4 @@ class Stopped:
     seconds: float
 
 
-Event = Started | Step | EpochEnd | Saved | Stopped
+Event = Started | Step | EpochEnd | Averaged | Saved | Stopped

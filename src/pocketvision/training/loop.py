@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, TrainingError
 from ..nn.model import Model, build
 from ..tasks import Task
 from . import checkpoint
+from .averaging import average_records, forget_others, keep_record
 from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
 from .interrupts import Interrupts
 from .lock import LOCK, only_here
@@ -90,6 +91,9 @@ def _events(training: Training, data: Dataset, warning: str) -> Iterator[Event]:
     with suitable_threads(training.model.spec, recipe), Interrupts() as interrupts:
         while (reason := _reason_to_stop(training, interrupts)) is None:
             yield from _epoch(training, interrupts)
+    if reason != "interrupted" and len(progress.records) > 1 and not progress.averaged:
+        yield average_records(training)
+        yield Saved(training.save(), progress.step)
     metric, seconds = training.task.metric, clock.seconds()
     yield Stopped(reason, run, progress.step, progress.steps, metric, progress.best, progress.best_epoch, seconds)
 
@@ -109,7 +113,7 @@ def _epoch(training: Training, interrupts: Interrupts) -> Iterator[Event]:
     warm, lr = progress.step + WARM_STEP, 0.0
     told, saved = (time.monotonic(), progress.step), time.monotonic()
     training.train_mode()
-    for batch in training.batches.epoch(epoch, start=position):
+    for batch in training.epoch_batches(epoch, position):
         loss, lr = training.step(batch)
         now = time.monotonic()
         if progress.step == warm:
@@ -151,7 +155,10 @@ def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
     progress.rows.append(row)
     training.plan()
     checkpoint.write_results(training.run, progress.rows)
+    if best:
+        keep_record(training, epoch)
     path = training.save(best=best)
+    forget_others(training)
     clock.mark(progress.step)
     epochs = math.ceil(progress.steps / len(training.batches))
     speed = training.images_per_step / max(clock.step_s, 1e-9)  # an epoch too short to be timed

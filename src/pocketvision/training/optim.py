@@ -1,13 +1,15 @@
 """Optimisers and the moving average of weights."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
+from ..nn.model import Model
 from .recipe import Recipe
 
 
@@ -58,44 +60,43 @@ class RMSpropTF(Optimizer):
         p.sub_(momentum)
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: Model, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters that train, by where they stand and whether weight decay applies.
 
     Those of one dimension (BatchNorm's and biases) have no decay unless ``recipe.decay_norms``. Each group's ``scale``
-    multiplies the learning rate: ``recipe.head_lr`` for the head, 1 elsewhere.
+    multiplies the learning rate: ``recipe.head_lr`` for the head, a power of ``recipe.layer_decay`` for a stage.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    stages = model.backbone.stages
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim > 1 or recipe.decay_norms
-            groups.setdefault((name.startswith("head."), decays), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-            "scale": recipe.head_lr if head else 1.0,
-        }
-        for (head, decays), parameters in groups.items()
-    ]
+            part, _, rest = name.partition(".")
+            row = rest.split(".")[1] if part == "backbone" else ""
+            scale = recipe.layer_decay ** (stages[-1] - stages[int(row)]) if row else recipe.head_lr
+            groups.setdefault((scale, parameter.ndim > 1 or recipe.decay_norms), []).append(parameter)
+    return [{"params": parameters, "scale": scale, "decays": decays} for (scale, decays), parameters in groups.items()]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+def make_optimizer(model: Model, recipe: Recipe) -> Optimizer:
     """The recipe's optimiser over ``parameter_groups``."""
-    groups = parameter_groups(model, recipe)
+    groups, lr = parameter_groups(model, recipe), recipe.lr
+    decay, momentum, eps = recipe.rms_decay, recipe.momentum, recipe.rms_eps
     match recipe.optimizer:
         case "sgd":
-            return SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov)
+            return SGD(groups, lr, momentum, nesterov=recipe.nesterov)
         case "adamw":
-            return AdamW(groups, recipe.lr)
+            return AdamW(groups, lr)
+        case "rmsprop":
+            return RMSprop(groups, lr, alpha=decay, eps=math.sqrt(eps), momentum=momentum)
         case "rmsprop_tf":
-            decay, momentum, eps = recipe.rms_decay, recipe.momentum, recipe.rms_eps
-            return RMSpropTF(groups, recipe.lr, decay=decay, momentum=momentum, eps=eps)
+            return RMSpropTF(groups, lr, decay=decay, momentum=momentum, eps=eps)
 
 
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give each group ``lr`` times its ``scale``."""
+def set_rates(optimizer: Optimizer, lr: float, weight_decay: float) -> None:
+    """Give each group ``lr`` times its ``scale``, and ``weight_decay`` where it decays."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
 
 
 M = TypeVar("M", bound=nn.Module)

@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -13,8 +13,8 @@ from ..data.transforms import Augment
 from ..errors import ConfigurationError, nearest
 from ..spec.rows import check_choice
 
-OptimizerName = Literal["sgd", "adamw", "rmsprop_tf"]
-ScheduleName = Literal["cosine", "exponential", "constant"]
+OptimizerName = Literal["sgd", "adamw", "rmsprop", "rmsprop_tf"]
+ScheduleName = Literal["cosine", "exponential", "milestones", "polynomial", "constant"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -22,21 +22,41 @@ Device = Literal["auto", "cpu", "cuda"]
 class Recipe:
     """One training run. Derive variants with ``dataclasses.replace``; papers' runs are functions that return one.
 
-    ``lr``: highest learning rate, for ``batch`` images a step; the head's is ``head_lr`` times it.
-    ``momentum``: of SGD and RMSProp. ``rms_decay``, ``rms_eps``: RMSProp's, TensorFlow's meaning (FACTS C-9).
-    ``weight_decay``: decoupled for AdamW, an L2 gradient for the others; BatchNorm and biases have none unless
-    ``decay_norms``. ``schedule``: after a linear warm-up of ``warmup_epochs``, a cosine from lr to ``final_lr`` x lr,
-    or lr x ``decay`` every ``decay_epochs`` (in steps, or smoothly without ``staircase``), or lr throughout.
-    ``ema``: highest decay a step of the averaged weights, which are then what is evaluated and kept; None: off.
-    ``train_scale``: side of the training images as a share of the network's input. Random crops show things larger than
-    the evaluation does; smaller training images even that out and save time (FixRes, arXiv:1906.06423 §3).
-    ``dropout`` of the head, ``bn_momentum`` (the weight of a new batch in BatchNorm's running statistics): None: as the
-    network says; MobileNetV3's 0.01 needs some 300 steps to forget its start. ``frozen_bn``: BatchNorm keeps its
-    statistics, as in evaluation. ``clip_norm``: longest gradient. ``patience``: stop after so many epochs without a
-    better one; 0: never. ``time_limit_s``: fewer steps than ``epochs`` says, so that the schedule ends by then.
-    ``amp``: bfloat16 autocast; None: on CUDA yes, on a CPU no, because channels_last float32 is as fast there
-    (``benchmarks/training_step.py``). ``save_every_s``: seconds between checkpoints within an epoch. ``workers``:
-    processes that read images; 0: none beside the training process.
+    Learning rate: ``lr`` is the highest, for ``batch`` images a step; the head's is ``head_lr`` times it, that of each
+    stage of the backbone (layers of equal output stride) ``layer_decay`` times the next one's (arXiv:1801.06146 §3.2).
+    The first ``freeze`` stages do not train, nor do their BatchNorms. After a linear warm-up of ``warmup_epochs``,
+    ``schedule`` is a cosine from lr to ``final_lr`` x lr; lr x ``decay`` every ``decay_epochs`` (in steps, or smoothly
+    without ``staircase``); lr x ``decay`` at each epoch of ``milestones``; lr x (1 - progress) ^ ``power``; or lr.
+    ``lr_noise``: from 42% to 90% of the run, each epoch's rate is multiplied by 1 + a normal number, drawn again until
+    it is within this distance of 0 (timm's, with 0.67; FACTS T11).
+
+    Optimiser: ``momentum`` is of SGD and RMSProp; ``rms_decay`` and ``rms_eps`` are RMSProp's with TensorFlow's
+    meaning. "rmsprop_tf" is TensorFlow's RMSProp, "rmsprop" PyTorch's with the root of ``rms_eps`` (FACTS T3, C-9).
+    ``weight_decay``: decoupled for AdamW, an L2 gradient for the others, annealed on a cosine to
+    ``final_weight_decay`` where that is given (FACTS T13); BatchNorm and biases have none unless ``decay_norms``.
+    ``clip_norm``: longest gradient.
+
+    Regularisation: ``dropout`` of the head; ``drop_path``: share of samples for which the last residual block is left
+    out, from 0 in the first rising by the block (arXiv:1603.09382); ``mixup``: alpha of the beta distribution
+    (arXiv:1710.09412). ``train_scale``: side of the training images as a share of the network's input; random crops
+    show things larger than the evaluation does, and smaller training images even that out and save time
+    (arXiv:1906.06423 §3). ``progressive``: stages (start, train_scale, strength), the start as a share of the run,
+    the strength multiplying that of ``augment`` (FACTS T14).
+
+    Averages: ``ema`` is the highest decay a step of the averaged weights, which are then what is evaluated and kept;
+    ``average_best``: after the last epoch, so many of the newest record epochs are averaged, and kept if not worse
+    (FACTS T8). Distillation: with ``teachers`` (run folders or weights files of networks with the same classes), the
+    targets are the mean of their probabilities at ``temperature``, and ``hard_labels`` the share of the labels'
+    own loss; 0 is MEAL-V2's way (arXiv:2009.08453 §3, FACTS K1).
+
+    BatchNorm: ``bn_momentum`` is the weight of a new batch in the running statistics (MobileNetV3's 0.01 needs some 300
+    steps to forget its start); with ``frozen_bn`` they stay, as in evaluation. None, here and for ``dropout``: as
+    the network says.
+
+    The run: ``patience``: stop after so many epochs without a better one; 0: never. ``time_limit_s``: fewer steps than
+    ``epochs`` says, so that the schedule ends by then. ``amp``: bfloat16 autocast; None: on CUDA yes, on a CPU no,
+    because channels_last float32 is as fast there (``benchmarks/training_step.py``). ``save_every_s``: seconds between
+    checkpoints within an epoch. ``workers``: processes that read images; 0: none beside the training process.
     """
 
     epochs: int = 20
@@ -44,11 +64,14 @@ class Recipe:
     optimizer: OptimizerName = "sgd"
     lr: float = 0.01
     head_lr: float = 1.0
+    layer_decay: float = 1.0
+    freeze: int = 0
     momentum: float = 0.9
     nesterov: bool = True
     rms_decay: float = 0.9
     rms_eps: float = 1e-3
     weight_decay: float = 1e-4
+    final_weight_decay: float | None = None
     decay_norms: bool = False
     schedule: ScheduleName = "cosine"
     warmup_epochs: float = 1.0
@@ -56,11 +79,21 @@ class Recipe:
     decay: float = 0.98
     decay_epochs: float = 1.0
     staircase: bool = True
+    milestones: tuple[float, ...] = ()
+    power: float = 0.9
+    lr_noise: float = 0.0
     label_smoothing: float = 0.1
     dropout: float | None = None
+    drop_path: float = 0.0
+    mixup: float = 0.0
     ema: float | None = None
+    average_best: int = 0
     augment: Augment = field(default_factory=Augment)
     train_scale: float = 1.0
+    progressive: tuple[tuple[float, float, float], ...] = ()
+    teachers: tuple[str, ...] = ()
+    temperature: float = 1.0
+    hard_labels: float = 0.0
     bn_momentum: float | None = None
     frozen_bn: bool = False
     clip_norm: float | None = None
@@ -83,10 +116,35 @@ class Recipe:
             _check_range(name, getattr(self, name), low, high)
         if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
             raise ConfigurationError("nesterov=True needs a momentum above 0; nearest valid: nesterov=False")
+        if list(self.milestones) != sorted(self.milestones) or any(epoch <= 0 for epoch in self.milestones):
+            raise ConfigurationError(f"milestones={list(self.milestones)} must be rising epochs above 0, like [16, 22]")
+        self._check_progressive()
+
+    def _check_progressive(self) -> None:
+        """Raise ConfigurationError unless there are no stages, or the first starts at 0 and the others rise."""
+        starts = [start for start, _, _ in self.progressive]
+        if starts and (starts != sorted(set(starts)) or starts[0] != 0 or starts[-1] >= 1):
+            raise ConfigurationError(f"progressive: the stages start at {starts}; valid: 0, then rising below 1")
+        for _, scale, strength in self.progressive:
+            _check_range("train_scale", scale, *_RANGES["train_scale"])
+            _check_range("strength", strength, 0, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings."""
         return json.loads(json.dumps(asdict(self)))
+
+    def train_size(self, size: int, scale: float | None = None) -> int:
+        """Side of the training images in pixels for an input of ``size``: ``scale`` of it, to a multiple of 32."""
+        scale = self.train_scale if scale is None else scale
+        return size if scale == 1 else min(size, max(32, round(size * scale / 32) * 32))
+
+    def stage(self, progress: float) -> tuple[float, Augment]:
+        """The scale of the training images and their augmentation at ``progress`` (0 to 1) of the run."""
+        scale, strength = self.train_scale, 1.0
+        for start, *values in self.progressive:
+            if progress >= start:
+                scale, strength = values
+        return scale, replace(self.augment, strength=self.augment.strength * strength)
 
     def to_yaml(self) -> str:
         """The text of ``args.yaml``: one field per line, in the order of the class."""
@@ -101,14 +159,24 @@ _RANGES: dict[str, tuple[float, float]] = {
     "head_lr": (0, 1e3),
     "momentum": (0, 0.9999),
     "rms_decay": (0, 0.999999),
-    "rms_eps": (_TINY, 1e3),
+    "rms_eps": (1e-30, 1e3),
+    "layer_decay": (0.01, 1),
+    "freeze": (0, 5),
     "weight_decay": (0, 1),
+    "final_weight_decay": (0, 1),
     "warmup_epochs": (0, 100_000),
     "final_lr": (0, 1),
     "decay": (_TINY, 1),
     "decay_epochs": (_TINY, 100_000),
+    "power": (0.01, 100),
+    "lr_noise": (0, 0.99),
     "label_smoothing": (0, 0.9),
     "dropout": (0, 0.99),
+    "drop_path": (0, 0.99),
+    "mixup": (0, 100),
+    "average_best": (0, 100),
+    "temperature": (0.01, 100),
+    "hard_labels": (0, 1),
     "ema": (0, 0.999999),
     "train_scale": (0.25, 1),
     "bn_momentum": (_TINY, 1),
@@ -123,6 +191,9 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 def _check_type(name: str, value: object, kind: Any) -> None:
     """Raise ConfigurationError when ``value`` is not of the annotated type; whole numbers pass as floats."""
+    if get_origin(kind) is tuple:
+        _check_tuple(name, value, get_args(kind))
+        return
     kinds = get_args(kind) or (kind,)
     if all(isinstance(choice, str) for choice in kinds):
         return  # a Literal, which check_choice looks at
@@ -130,7 +201,16 @@ def _check_type(name: str, value: object, kind: Any) -> None:
         return
     if not any(type(value) is choice for choice in kinds) or isinstance(value, float):
         words = " or ".join("nothing (null)" if choice is NoneType else choice.__name__ for choice in kinds)
-        raise ConfigurationError(f"{name}={value!r} must be {words}; nearest valid: {name}={_DEFAULTS[name]!r}")
+        raise ConfigurationError(f"{name}={value!r} must be {words}; nearest valid: {name}={_DEFAULTS.get(name)!r}")
+
+
+def _check_tuple(name: str, value: object, kinds: tuple[Any, ...]) -> None:
+    """``_check_type`` of each element of ``value``: tuple[kind, ...] or tuple[kind, kind, kind]."""
+    if not isinstance(value, tuple) or (Ellipsis not in kinds and len(value) != len(kinds)):
+        count = "a list" if Ellipsis in kinds else f"a list of {len(kinds)} values"
+        raise ConfigurationError(f"{name}={value!r} must be {count}; nearest valid: {name}=[]")
+    for number, element in enumerate(value):
+        _check_type(f"{name}[{number}]", element, kinds[0 if Ellipsis in kinds else number])
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:
@@ -151,14 +231,20 @@ def from_dict(data: object) -> Recipe:
     Raises ConfigurationError that names the nearest valid field or value.
     """
     values = _known(data, Recipe, "a recipe")
+    values = {name: _as_tuples(value) for name, value in values.items()}
     if "augment" in values:
         augment = _known(values["augment"], Augment, "augment")
-        augment |= {name: tuple(value) for name, value in augment.items() if isinstance(value, list)}
+        augment = {name: _as_tuples(value) for name, value in augment.items()}
         try:
             values["augment"] = Augment(**augment)
         except TypeError:
             raise ConfigurationError(f"augment={augment} holds a value of a wrong type; valid: {Augment()}") from None
     return Recipe(**values)
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists, which JSON and YAML have instead, as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def from_yaml(text: str) -> Recipe:

@@ -15,18 +15,20 @@ from torch.optim import Optimizer
 from ..data.loader import Batch, ImageLoader
 from ..data.sources import Dataset
 from ..errors import ConfigurationError, DataError, TrainingError
+from ..nn.blocks import InvertedResidualBlock
 from ..nn.layers import Normalize
 from ..nn.load import save_model
 from ..nn.model import Model
 from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..tasks import Task
+from ..tasks.distillation import Distillation, make_teacher
 from . import checkpoint
 from .checkpoint import Progress, Snapshot
 from .memory import keep_freed_memory
-from .optim import EMA, make_optimizer, set_learning_rate
+from .optim import EMA, make_optimizer, set_rates
 from .recipe import Recipe
-from .schedule import learning_rate
+from .schedule import learning_rate, weight_decay
 
 # MobileNetV3-Small at 32 pixels, batch 32 (42 million): 29 ms of processor time a step with one thread, 166 with two on
 # two busy cores
@@ -89,12 +91,18 @@ class Training:
         return min(self.recipe.batch, len(self.batches.items) / len(self.batches))
 
     def train_mode(self) -> None:
-        """Switch the model to training, but not the BatchNorms where the recipe freezes them."""
+        """Switch the model to training, but not what the recipe freezes."""
         self.model.train()
-        if self.recipe.frozen_bn:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        frozen = self.model if self.recipe.frozen_bn else nn.ModuleList(frozen_rows(self.model, self.recipe))
+        for module in frozen.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    def epoch_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The training batches of ``epoch`` from number ``start`` on, as the recipe's stage of the run has them."""
+        scale, augment = self.recipe.stage(epoch * len(self.batches) / self.progress.steps)
+        size = self.recipe.train_size(self.model.spec.preprocessing.size, scale)
+        return self.batches.at(size, augment).epoch(epoch, start)
 
     def inputs(self, batch: Batch) -> Tensor:
         """Normalised images [B, 3, S, S] on the device."""
@@ -108,7 +116,8 @@ class Training:
         seed = np.random.SeedSequence([recipe.seed, progress.step]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
         lr = learning_rate(progress.step, recipe, len(self.batches), progress.steps)
-        set_learning_rate(self.optimizer, lr)
+        set_rates(self.optimizer, lr, weight_decay(progress.step, recipe, progress.steps))
+        batch = mixed(batch, recipe.mixup)
         with torch.autocast(recipe.device, torch.bfloat16, enabled=bool(recipe.amp)):
             outputs = self.model(self.inputs(batch))
         loss = self.task.loss(outputs, batch, recipe)
@@ -128,11 +137,11 @@ class Training:
         return value, lr
 
     @torch.inference_mode()
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, model: Model | None = None) -> dict[str, float]:
         """The task's metrics on the validation images, in float32; {} when there are none."""
         if self.val_batches is None:
             return {}
-        start, meter, model = time.monotonic(), self.task.meter(), self.evaluated.eval()
+        start, meter, model = time.monotonic(), self.task.meter(), (model or self.evaluated).eval()
         for batch in self.val_batches.epoch():
             meter.update(model(self.inputs(batch)), batch)
         self.clock.evaluation_s = time.monotonic() - start
@@ -180,9 +189,43 @@ class Training:
         )
 
 
-def train_size(size: int, recipe: Recipe) -> int:
-    """Side of the training images in pixels: the recipe's share of ``size``, to the nearest multiple of 32."""
-    return size if recipe.train_scale == 1 else min(size, max(32, round(size * recipe.train_scale / 32) * 32))
+def with_teachers(task: Task, spec: ModelSpec, recipe: Recipe) -> Task:
+    """``task``, taught by the recipe's teachers where it has some."""
+    models = [checkpoint.load_model(path) for path in recipe.teachers]
+    teachers = tuple(make_teacher(model, spec.labels, recipe.device) for model in models)
+    return Distillation(task, teachers) if teachers else task
+
+
+def mixed(batch: Batch, alpha: float) -> Batch:
+    """Each image blended with the one as far from the batch's other end (arXiv:1710.09412 §2); ``alpha`` 0: as it is.
+
+    The share comes from torch's global generator. Pixels become float32, still from 0 to 255.
+    """
+    if not alpha:
+        return batch
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    images = batch.images.float()
+    return replace(batch, images=torch.lerp(images.flip(0), images, share), mixed=(batch.labels.flip(0), 1 - share))
+
+
+def frozen_rows(model: Model, recipe: Recipe) -> list[nn.Module]:
+    """The rows of the backbone that do not train."""
+    stages = zip(model.backbone.rows, model.backbone.stages, strict=True)
+    return [row for row, stage in stages if stage <= recipe.freeze]
+
+
+def configure(model: Model, recipe: Recipe) -> None:
+    """Set what the recipe says of the layers: dropout, drop path, BatchNorm's momentum, frozen rows."""
+    blocks = [m for m in model.modules() if isinstance(m, InvertedResidualBlock) and m.joins_bottlenecks]
+    for number, block in enumerate(blocks, 1):
+        block.drop_path = recipe.drop_path * number / len(blocks)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and recipe.dropout is not None:
+            module.p = recipe.dropout
+        if isinstance(module, nn.BatchNorm2d) and recipe.bn_momentum is not None:
+            module.momentum = recipe.bn_momentum
+    for row in frozen_rows(model, recipe):
+        row.requires_grad_(False)
 
 
 @contextmanager
@@ -210,20 +253,15 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
         )
     if recipe.device == "cpu":
         keep_freed_memory()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout) and recipe.dropout is not None:
-            module.p = recipe.dropout
-        if isinstance(module, nn.BatchNorm2d) and recipe.bn_momentum is not None:
-            module.momentum = recipe.bn_momentum
+    configure(model, recipe)
     model.to(recipe.device)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     p, batch, workers = model.spec.preprocessing, recipe.batch, recipe.workers
-    smaller = replace(p, size=train_size(p.size, recipe))
-    batches = ImageLoader(data.train, smaller, batch=batch, augment=recipe.augment, seed=recipe.seed, workers=workers)
+    batches = ImageLoader(data.train, p, batch=batch, augment=recipe.augment, seed=recipe.seed, workers=workers)
     return Training(
         model=model,
-        task=task,
+        task=with_teachers(task, model.spec, recipe),
         recipe=recipe,
         run=run,
         optimizer=make_optimizer(model, recipe),
