@@ -1,6 +1,5 @@
 """`pocketvision build`: images and a budget -> a verified model, its files and its report."""
 
-import csv
 import time
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,12 +17,13 @@ from ..measuring.runtimes import RUNTIMES, check_threads, open_artifact, open_mo
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, Promise
 from ..report.write import write_report
-from ..training.checkpoint import RESULTS, load_model
+from ..training.checkpoint import load_model
 from ..training.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
 from .choose import SIZES, Limits, Option, choose, natural_size
 from .options import TrainOptions
 from .progress import tell
+from .remedies import read_rows
 from .source import export_checked, split_file, weights_file
 from .training import TrainResult, starting_weights, train_spec
 
@@ -174,6 +174,7 @@ def run_build(
     verified = _verify(trained, dataset, budget)
     stages.done("export and verify")
     promises = _promises(budget, verified, trained.value or 0.0)
+    advice = tuple(map(str, trained.remedies))
     report = write_report(
         BuildReport(
             title=f"{dataset.name}: {chosen.label}",
@@ -185,10 +186,11 @@ def run_build(
             latency=tuple(verified.latency.values()),
             parity=verified.parity,
             budget=promises,
-            curve=_curve(trained.run),
+            curve=read_rows(trained.run),
             mistakes=verified.accuracy.mistakes,
             candidates=tuple(_candidate(option, chosen) for option in considered),
-            findings=findings,
+            findings=(*findings, *trained.warnings),
+            advice=advice,
             seconds=stages.seconds,
             versions={name: metadata.version(name) for name in REPORTED},
             weights=f"{info.source or info.path} ({info.licence})" if info else "random",
@@ -276,12 +278,6 @@ def _promises(budget: Budget, verified: Verified, trained: float) -> tuple[Promi
             Promise("accuracy lost by exporting", f"{budget.max_drop:g} points", got, drop <= budget.max_drop)
         )
     return tuple(promises)
-
-
-def _curve(run: Path) -> tuple[dict[str, float], ...]:
-    """The epochs of results.csv."""
-    with open(run / RESULTS, newline="") as file:
-        return tuple({name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file))
 
 
 def _candidate(option: Option, chosen: Option) -> Candidate:

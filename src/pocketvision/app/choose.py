@@ -25,6 +25,7 @@ from ..zoo.weights import WeightsInfo, available, downloadable, load, published
 from .progress import tell
 
 if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
     from torch import Tensor
 
 SIZES = (224, 192, 160, 128, 96)
@@ -232,28 +233,40 @@ def probe(option: Option, dataset: Dataset, weights: str) -> float:
 
     Raises WeightsError when the weights cannot be read.
     """
-    import torch
-    from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    model, _ = load_whole(option.spec, weights)
-    model.eval()
-    items = sample(dataset.train, PROBE_IMAGES)
-    with torch.inference_mode():
-        embedded = [model.head.embed(model.backbone(x_BCHW)).numpy() for x_BCHW in normalised(items, model)]
-    features = np.concatenate(embedded)
-    labels = np.array([item.label for item in items])
+    features, labels = frozen_features(option.spec, weights, sample(dataset.train, PROBE_IMAGES))
     folds = min(PROBE_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         raise ConfigurationError("a class has only one training image; add images, or name the network with --model")
-    classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=(10, 100, 1000, 10_000)))
     splits = StratifiedKFold(folds, shuffle=True, random_state=0)
     with threadpool_limits(1):
         # OpenBLAS's threads spin while they wait, which costs far more than it gains beside a busy neighbour
-        return float(cross_val_score(classifier, features, labels, cv=splits).mean())
+        return float(cross_val_score(ridge(), features, labels, cv=splits).mean())
+
+
+def ridge() -> "Pipeline":
+    """The linear classifier that stands on frozen features."""
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=(10, 100, 1000, 10_000)))
+
+
+def frozen_features(spec: ModelSpec, weights: str, items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    """What the network's last linear layer sees of each image, float32 [N, D], and the labels, int64 [N].
+
+    Raises WeightsError when the weights cannot be read.
+    """
+    import torch
+
+    model, _ = load_whole(spec, weights)
+    model.eval()
+    with torch.inference_mode():
+        embedded = [model.head.embed(model.backbone(x_BCHW)).numpy() for x_BCHW in normalised(items, model)]
+    return np.concatenate(embedded), np.array([item.label for item in items])
 
 
 def load_whole(spec: ModelSpec, weights: str) -> tuple[Model, WeightsInfo]:

@@ -1,6 +1,6 @@
 """`pocketvision train`: a data set and a model's name -> a run folder with trained weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
 from ..tasks.classification import Classification
 from ..training.checkpoint import BEST, create_run
+from ..training.diagnose import Remedy
 from ..training.events import Stopped
 from ..training.loop import fit, resume
 from ..zoo import model_spec
@@ -20,13 +21,18 @@ from ..zoo.weights import WeightsInfo
 from .choose import SMALL_IMAGE, load_whole, natural_size, normalised, sample
 from .options import TrainOptions
 from .progress import show, tell
+from .ranges import warnings
+from .remedies import diagnose_run
 
 UNFOLD_IMAGES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run: its folder, the best epoch's metric on the validation images, and seconds of training."""
+    """A finished run: its folder, the best epoch's metric on the validation images, and seconds of training.
+
+    ``warnings``: of values outside their usual ranges; ``remedies``: what went wrong, read from the curves.
+    """
 
     run: Path
     metric: str
@@ -35,10 +41,13 @@ class TrainResult:
     reason: str
     seconds: float
     weights: str
+    warnings: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in self.__slots__}
-        return fields | {"run": str(self.run), "seconds": round(self.seconds, 1)}
+        remedies = [remedy.to_dict() for remedy in self.remedies]
+        return fields | {"run": str(self.run), "seconds": round(self.seconds, 1), "remedies": remedies}
 
     def __str__(self) -> str:
         value = (
@@ -46,7 +55,8 @@ class TrainResult:
         )
         going_on = f"pocketvision train --resume {self.run}" if self.reason == "interrupted" else ""
         next_step = going_on or f"pocketvision export {self.run}"
-        return f"{self.reason}: {value}, {self.seconds:.0f} s; {self.run / BEST}\nnext: {next_step}"
+        lines = [f"{self.reason}: {value}, {self.seconds:.0f} s; {self.run / BEST}", *map(str, self.remedies)]
+        return "\n".join([*lines, f"next: {next_step}"])
 
 
 def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOptions = TrainOptions()) -> TrainResult:
@@ -89,8 +99,14 @@ def train_spec(
             tell("these weights came folded: BatchNorm is put back with statistics of the training images")
             model = unfold(model.eval(), normalised(sample(dataset.train, UNFOLD_IMAGES), model)).train()
     recipe = options.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
+    own = replace(options, epochs=None, batch=None, lr=None)
+    own_recipe = own.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
+    outside = warnings(options, own_recipe, len(dataset.train))
+    for text in outside:
+        tell(f"warning: {text}")
     run = create_run(options.project, Classification().name, options.name or spec.backbone.name)
-    return _finish(show(fit(model, Classification(), dataset, recipe, run)), weights), info
+    result = _finish(show(fit(model, Classification(), dataset, recipe, run)), weights)
+    return replace(result, warnings=outside), info
 
 
 def _finish(stopped: Stopped, weights: str) -> TrainResult:
@@ -102,4 +118,5 @@ def _finish(stopped: Stopped, weights: str) -> TrainResult:
         reason=stopped.reason,
         seconds=stopped.seconds,
         weights=weights,
+        remedies=diagnose_run(stopped.run, finished=stopped.reason != "interrupted"),
     )

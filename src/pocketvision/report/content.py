@@ -59,7 +59,8 @@ class BuildReport:
     ``confusion``: integers [classes, classes], rows are the true class. ``measured_on`` says on which images and with
     what the confusion was counted, as in "val split, model.onnx in onnxruntime". ``curve``: one mapping an epoch with
     ``epoch`` and any of ``train_loss``, ``val_loss``, ``val_top1`` (0 to 1), ``lr``. ``mistakes``: by index into the
-    data's classes. ``weights``: where the training started, with the licence. ``seconds``: stage -> seconds.
+    data's classes. ``advice``: on the training, from its curves. ``weights``: where the training started, with the
+    licence. ``seconds``: stage -> seconds.
     ``versions``: software -> version.
     Raises ConfigurationError for a confusion matrix that does not fit the data.
     """
@@ -77,6 +78,7 @@ class BuildReport:
     mistakes: tuple[Mistake, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     findings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: str = "random"

@@ -212,7 +212,9 @@ def _candidates(report: BuildReport) -> Html:
 def _training(report: BuildReport) -> Html:
     light, dark = (curve_plots(report.curve, theme) for theme in (LIGHT, DARK))
     plots = [tag("figure", tag("figcaption", name), picture(png, dark[name], name)) for name, png in light.items()]
-    return join([tag("p", f"Started from: {report.weights}."), tag("div", *plots, class_="plots")]) if plots else Html()
+    advice = tag("ul", *(tag("li", text) for text in report.advice)) if report.advice else Html()
+    start = tag("p", f"Started from: {report.weights}.")
+    return join([start, advice, tag("div", *plots, class_="plots")]) if plots else Html()
 
 
 def _data(report: BuildReport) -> Html:

@@ -1,0 +1,180 @@
+"""The accuracy to expect of more images: learning curves on the user's own data, and power laws fitted to them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data.sources import Item
+from ..errors import DataError
+from ..spec.model import ModelSpec
+from .choose import frozen_features, ridge, sample
+
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
+
+IMAGES = 2000  # at most: so many features are computed
+REPEATS, SIZES, HELD_OUT = 8, 6, 0.25
+LEAST_PER_CLASS = 4  # below that a curve is no power law yet
+BOOTSTRAPS, COVERED = 200, 0.9
+PIXELS = 16  # side of the picture that a classifier on pixels gets
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Accuracy of the classifier trained on ``images`` images, on images held out; ``sd``: between repeats."""
+
+    images: int
+    accuracy: float
+    sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The accuracy to expect of ``images`` training images: in 9 of 10 cases between ``low`` and ``high``."""
+
+    images: int
+    accuracy: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.0%} to {self.high:.0%}"
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A learning curve and what it promises. ``of``: the classifier; ``bands``: at all, twice and four times as many
+    images; ``error``: (a, b, c) of a + b n^-c, the share of wrong answers after n images."""
+
+    of: str
+    points: tuple[Point, ...]
+    bands: tuple[Band, ...]
+    error: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [{"images": p.images, "accuracy": round(p.accuracy, 4), "sd": round(p.sd, 4)} for p in self.points]
+        bands = [
+            {"images": b.images, "accuracy": round(b.accuracy, 4), "low": round(b.low, 4), "high": round(b.high, 4)}
+            for b in self.bands
+        ]
+        return {"of": self.of, "points": rows, "bands": bands, "error": [round(value, 5) for value in self.error]}
+
+
+def expect(spec: ModelSpec, weights: str, train: Sequence[Item], val_images: int) -> Expectation:
+    """What accuracy the training images promise, from the network's frozen features or, without weights, from pixels.
+
+    ``val_images``: of the set that the accuracy will be counted on, whose smallness widens the band. Raises DataError
+    for too few images, WeightsError when the weights cannot be read.
+    """
+    items = sample(train, IMAGES)
+    if weights == "none":
+        features, labels = pixel_features(items), np.array([item.label for item in items])
+        return forecast(features, labels, machine(), len(train), val_images, of="a support-vector machine on pixels")
+    features, labels = frozen_features(spec, weights, items)
+    of = f"a linear classifier on {spec.backbone.name}'s frozen features"
+    return forecast(features, labels, ridge(), len(train), val_images, of=of)
+
+
+def pixel_features(items: Sequence[Item]) -> np.ndarray:
+    """Small pictures as vectors, float32 [N, 3 x 16 x 16] from 0 to 1."""
+    from ..data.loader import ImageLoader
+    from ..spec.model import Preprocessing
+
+    batches = ImageLoader(items, Preprocessing(PIXELS, PIXELS)).epoch()
+    return np.concatenate([batch.images.flatten(1).numpy() for batch in batches]).astype(np.float32) / 255
+
+
+def machine() -> "ClassifierMixin":
+    """The classical classifier that stands on pixels."""
+    from sklearn.svm import SVC
+
+    return SVC(C=10)
+
+
+def forecast(
+    features: np.ndarray, labels: np.ndarray, classifier: Any, images: int, val_images: int, *, of: str = ""
+) -> Expectation:
+    """The learning curve of ``classifier`` on features [N, D] and labels [N], and its bands from ``images`` images on.
+
+    Raises DataError where a class has fewer than 8 images: no curve can be measured then.
+    """
+    counts = np.bincount(labels)
+    if counts[counts > 0].min() < 2 * LEAST_PER_CLASS:
+        raise DataError(f"a class has fewer than {2 * LEAST_PER_CLASS} training images: too few to measure a curve")
+    sizes, accuracy_SR = measured(features, labels, classifier)
+    held_out = len(labels) - sizes[-1]
+    error = fitted(sizes, 1 - accuracy_SR.mean(1))
+    bands = tuple(
+        _band(sizes, accuracy_SR, (held_out, val_images), wanted) for wanted in (images, 2 * images, 4 * images)
+    )
+    points = tuple(
+        Point(int(size), float(row.mean()), float(row.std(ddof=1)))
+        for size, row in zip(sizes, accuracy_SR, strict=True)
+    )
+    return Expectation(of, points, bands, error)
+
+
+def measured(features: np.ndarray, labels: np.ndarray, classifier: Any, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Training-set sizes [S] and accuracies [S, R] on a quarter of the images, another one in each of R repeats.
+
+    A smaller training set is part of the larger one of its repeat, so that noise moves a whole curve.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+    from threadpoolctl import threadpool_limits
+
+    splits = list(StratifiedShuffleSplit(REPEATS, test_size=HELD_OUT, random_state=seed).split(features, labels))
+    largest = len(splits[0][0])
+    least = max(largest // 16, LEAST_PER_CLASS * len(np.unique(labels)))
+    sizes = np.unique(np.geomspace(min(least, largest // 2), largest, SIZES).round().astype(int))
+    accuracy_SR = np.zeros((len(sizes), REPEATS))
+    with threadpool_limits(1):
+        for repeat, (train, test) in enumerate(splits):
+            order = _by_class_in_turn(train, labels)
+            for number, size in enumerate(sizes):
+                chosen = order[:size]
+                classifier.fit(features[chosen], labels[chosen])
+                accuracy_SR[number, repeat] = classifier.score(features[test], labels[test])
+    return sizes, accuracy_SR
+
+
+def _by_class_in_turn(indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``indices`` in an order of which every beginning has all classes in their proportions."""
+    place = np.zeros(len(indices))
+    for label in np.unique(labels[indices]):
+        members = np.flatnonzero(labels[indices] == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return indices[np.argsort(place, kind="stable")]
+
+
+def fitted(sizes: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
+    """a, b, c of a + b n^-c that fit error rates [S] at training-set sizes [S] best; 0 <= a, b and 0.05 <= c <= 1."""
+    from scipy.optimize import least_squares
+
+    n, ceiling = sizes / sizes[-1], max(float(errors[-1]), 1e-6)
+
+    def residuals(p: np.ndarray) -> np.ndarray:
+        return p[0] + p[1] * n ** -p[2] - errors
+
+    fit: Callable[..., Any] = least_squares
+    found = fit(residuals, (ceiling / 2, ceiling / 2, 0.5), bounds=((0, 0, 0.05), (ceiling, 1, 1)))
+    a, b, c = map(float, found.x)
+    return a, b * float(sizes[-1]) ** c, c
+
+
+def _band(sizes: np.ndarray, accuracy_SR: np.ndarray, counted: tuple[int, int], wanted: int) -> Band:
+    """From curves of resampled repeats, and from the chance in which images are counted.
+
+    ``counted``: images that each accuracy was counted on, and that the one to come will be counted on.
+    """
+    random, repeats = np.random.default_rng(0), accuracy_SR.shape[1]
+    samples = random.integers(repeats, size=(BOOTSTRAPS, repeats))
+    curves = [fitted(sizes, 1 - accuracy_SR[:, rows].mean(1)) for rows in samples]
+    accuracies = np.array([1 - (a + b * wanted**-c) for a, b, c in curves])
+    centre = float(np.median(accuracies))
+    chance = centre * (1 - centre)
+    between = max(0.0, float(accuracy_SR[-1].var(ddof=1)) - chance / counted[0])  # of the training images' choice
+    noise = np.sqrt(chance / counted[1] + between) * random.standard_normal((50, BOOTSTRAPS))
+    low, high = np.quantile(accuracies + noise, [(1 - COVERED) / 2, (1 + COVERED) / 2])
+    return Band(wanted, centre, max(0.0, float(low)), min(1.0, float(high)))
