@@ -6,8 +6,8 @@
 ``cover``: for each data set, network and seed the images are shuffled, a test set is set aside, and a forecast is made
 from half of the rest. It is compared with the accuracy that the classifier really has on the test set, trained on that
 half (1x) and on all of the rest (2x); from a quarter of the rest, at 4x. ``given``: the same on the split that the data
-came with. ``finetune``: the network is fine-tuned by its default recipe on a part of the training images; beside it
-stands the linear classifier on its frozen features, trained on the same images and counted on the same validation images.
+came with. ``finetune``: the network is fine-tuned by its default recipe on a part of the training images; beside
+it stands the linear classifier on its frozen features, trained and counted on the same images.
 Both write into benchmarks/results/learning_curve.json, each its own part.
 """
 
@@ -112,7 +112,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def finetuned(dataset: Dataset, name: str, size: int, count: int, seed: int) -> dict[str, Any]:
-    """Top-1 of the best and of the last epoch of a default fine-tune, and of the linear classifier, on the same images."""
+    """Top-1 of a default fine-tune (best and last epoch) and of the linear classifier on the same images."""
     part = replace(dataset, train=drawn(dataset.train, count, seed))
     spec = network(name, size, len(dataset.classes))
     features, labels = frozen_features(spec, "imagenet", part.train)

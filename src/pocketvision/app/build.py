@@ -167,14 +167,11 @@ def run_build(
     chosen, considered, weights = _choose(dataset, budget, options, model)
     stages.done("choose the model")
     trained, info = train_spec(dataset, chosen.spec, weights, options)
-    if trained.reason == "interrupted":
-        tell(f"the training goes on with `pocketvision train --resume {trained.run}`, its file is made by `export`")
-        raise KeyboardInterrupt
+    _stop_if_interrupted(trained)
     stages.done("train")
     verified = _verify(trained, dataset, budget)
     stages.done("export and verify")
     promises = _promises(budget, verified, trained.value or 0.0)
-    advice = tuple(map(str, trained.remedies))
     report = write_report(
         BuildReport(
             title=f"{dataset.name}: {chosen.label}",
@@ -190,7 +187,7 @@ def run_build(
             mistakes=verified.accuracy.mistakes,
             candidates=tuple(_candidate(option, chosen) for option in considered),
             findings=(*findings, *trained.warnings),
-            advice=advice,
+            advice=tuple(map(str, trained.remedies)),
             seconds=stages.seconds,
             versions={name: metadata.version(name) for name in REPORTED},
             weights=f"{info.source or info.path} ({info.licence})" if info else "random",
@@ -235,6 +232,12 @@ def _choose(
     chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits)
     tell(f"chosen: {chosen.label}, {chosen.latency_ms or 0:.2f} ms ({chosen.note})")
     return chosen, considered, weights
+
+
+def _stop_if_interrupted(trained: TrainResult) -> None:
+    if trained.reason == "interrupted":
+        tell(f"the training goes on with `pocketvision train --resume {trained.run}`, its file is made by `export`")
+        raise KeyboardInterrupt
 
 
 def _verify(trained: TrainResult, dataset: Dataset, budget: Budget) -> Verified:

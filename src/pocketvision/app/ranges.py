@@ -73,7 +73,7 @@ def outside(name: str, value: float, own: float | None = None) -> str:
     if name not in RANGES:
         raise ConfigurationError(f"there is no range for {name!r}; valid: {', '.join(RANGES)}")
     bounds = RANGES[name]
-    if value == own or bounds.low <= value and (bounds.high is None or value <= bounds.high):
+    if value == own or (bounds.low <= value and (bounds.high is None or value <= bounds.high)):
         return ""
     side, consequence = ("below", bounds.below) if value < bounds.low else ("above", bounds.above)
     usual = f"; the recipe's own value is {own:g}" if own is not None else ""
