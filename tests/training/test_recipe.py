@@ -6,8 +6,9 @@ import pytest
 
 from pocketvision.data.transforms import Augment
 from pocketvision.errors import ConfigurationError
+from pocketvision.training import recipes
 from pocketvision.training.recipe import Recipe, from_dict, from_yaml
-from pocketvision.training.recipes import finetune, scratch
+from pocketvision.training.recipes import PUBLISHED, finetune, mobileone, scratch, torchvision_v3
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,8 @@ from pocketvision.training.recipes import finetune, scratch
         Recipe(),
         finetune(2000, 10),
         scratch(1438, 10),
+        *(recipe() for recipe in PUBLISHED.values()),
+        recipes.torchvision_faster_rcnn(),
         Recipe(ema=0.99, dropout=0, amp=True, time_limit_s=60, augment=Augment(scale=(0.5, 1), policy="randaugment")),
     ],
 )
@@ -53,6 +56,14 @@ def test_absent_fields_have_defaults():
         ("momentum: 1", "nearest valid: momentum=0.9999"),
         ("momentum: 0", "nearest valid: nesterov=False"),
         ("ema: 1", "nearest valid: ema=0.999999"),
+        ("milestones: 3", "milestones=3 must be a list"),
+        ("milestones: [3, x]", "milestones[1]='x' must be float"),
+        ("milestones: [9, 3]", "must be rising epochs"),
+        ("progressive: [[0.1, 1, 1]]", "the stages start at [0.1]; valid: 0, then rising below 1"),
+        ("progressive: [[0, 1, 1], [0.5, 2, 1]]", "train_scale=2 is out of range"),
+        ("progressive: [[0, 1]]", "must be a list of 3 values"),
+        ("teachers: run", "teachers='run' must be a list"),
+        ("freeze: 6", "nearest valid: freeze=5"),
         ("optimizer: sdg", "did you mean 'sgd'?"),
         ("device: gpu", "device='gpu' is unknown"),
         ("- 3", "must be fields and values"),
@@ -63,3 +74,30 @@ def test_wrong_values_name_valid_ones(text: str, message: str):
     with pytest.raises(ConfigurationError) as error:
         from_yaml(text)
     assert message in str(error.value)
+
+
+def test_published_numbers():
+    """FACTS T1 to T4, T13, T14, T21 to T23."""
+    for recipe, optimizer, lr, batch, epochs, decay in (
+        (recipes.mobilenet_v2(), "rmsprop_tf", 0.045, 96, 300, 4e-5),
+        (recipes.mobilenet_v3(), "rmsprop_tf", 0.1, 4096, 600, 1e-5),
+        (recipes.torchvision_v3(), "rmsprop", 0.064, 1024, 600, 1e-5),
+        (recipes.mobileone(), "sgd", 0.1, 256, 300, 1e-4),
+        (recipes.mobileone_ssdlite(), "sgd", 0.05, 192, 200, 1e-4),
+        (recipes.torchvision_ssdlite(), "sgd", 0.15, 192, 660, 4e-5),
+        (recipes.mobileone_segmentation(), "adamw", 1e-4, 32, 50, 0.01),
+        (recipes.torchvision_segmentation(), "sgd", 0.02, 32, 30, 1e-6),
+    ):
+        assert (recipe.optimizer, recipe.lr, recipe.batch, recipe.epochs) == (optimizer, lr, batch, epochs)
+        assert recipe.weight_decay == decay
+    assert torchvision_v3().rms_eps ** 0.5 == pytest.approx(0.0316, abs=1e-4)
+    assert recipes.mobileone_ssdlite().warmup_epochs * 118_287 / 192 == pytest.approx(4500)
+
+
+def test_mobileone_grows():
+    """S3 Tab. 15: 160 pixels to epoch 38, 192 to 113, then 224; strength .3, .6, 1."""
+    for epoch, size, strength in ((0, 160, 0.3), (38, 160, 0.3), (39, 192, 0.6), (113, 192, 0.6), (114, 224, 1.0)):
+        recipe = mobileone("large")
+        scale, augment = recipe.stage(epoch / recipe.epochs)
+        assert (recipe.train_size(224, scale), augment.strength, augment.policy) == (size, strength, "autoaugment")
+    assert mobileone("small").augment.policy == "none"

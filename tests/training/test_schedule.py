@@ -2,13 +2,14 @@
 
 import math
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from pocketvision.training.recipe import Recipe
-from pocketvision.training.schedule import learning_rate
+from pocketvision.training.schedule import learning_rate, weight_decay
 
 
 def torch_rates(scheduler_of, steps: int) -> list[float]:
@@ -64,3 +65,31 @@ def test_long_warm_up_is_cut_to_half_of_the_run():
     recipe = Recipe(epochs=2, lr=0.3, warmup_epochs=50)
     values = rates(recipe, 10, 20)
     assert values.index(max(values)) == 10
+
+
+def test_milestones_and_polynomial_equal_torch():
+    milestones = Recipe(epochs=6, lr=0.3, warmup_epochs=0, schedule="milestones", milestones=(2, 5), decay=0.1)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], gamma=0.1), 24)
+    assert rates(milestones, 4, 24) == pytest.approx(expected, rel=1e-9)
+    polynomial = Recipe(epochs=6, lr=0.3, warmup_epochs=0, schedule="polynomial", power=0.9)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.PolynomialLR(o, 24, power=0.9), 24)
+    assert rates(polynomial, 4, 24) == pytest.approx(expected, rel=1e-9)
+
+
+def test_noise_is_bounded_constant_within_an_epoch_and_only_in_the_middle():
+    plain = Recipe(epochs=100, schedule="constant", warmup_epochs=0)
+    noisy = replace(plain, lr_noise=0.67)
+    factors = [learning_rate(step, noisy, 2) / learning_rate(step, plain, 2) for step in range(200)]
+    assert all(first == second for first, second in zip(factors[::2], factors[1::2], strict=True))
+    middle = factors[84:180]
+    assert set(factors[:84] + factors[180:]) == {1.0}
+    assert 0.33 < min(middle) < 0.7 and 1.3 < max(middle) < 1.67 and len(set(middle)) == 48
+    assert factors != [learning_rate(step, replace(noisy, seed=1), 2) / 0.01 for step in range(200)]
+
+
+def test_weight_decay_follows_the_cosine():
+    recipe = Recipe(weight_decay=1e-4, final_weight_decay=1e-5)
+    assert weight_decay(0, recipe, 10) == pytest.approx(1e-4)
+    assert weight_decay(5, recipe, 10) == pytest.approx(5.5e-5)
+    assert weight_decay(10, recipe, 10) == pytest.approx(1e-5)
+    assert weight_decay(5, Recipe(weight_decay=1e-4), 10) == 1e-4

@@ -6,11 +6,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import BudgetError, PocketvisionError
+
+if TYPE_CHECKING:
+    from .options import TrainOptions
 
 app = typer.Typer(
     help="Your images and a latency budget in; a trained, exported and measured mobile vision model out.",
@@ -25,8 +28,17 @@ Source = Annotated[str, typer.Argument(help="A run folder, an exported file, or 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 Weights = Annotated[str, typer.Option(help="auto, imagenet, none, or a weights file")]
 Size = Annotated[int | None, typer.Option("--imgsz", "--img-size", help="Side of the network's input in pixels")]
+Recipe = Annotated[str, typer.Option(help="auto (by the weights), a name (docs/recipes.md), or a YAML file of fields")]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="FIELD=VALUE of the recipe, such as ema=0.99; may be given again")
+]
+Teachers = Annotated[
+    list[Path], typer.Option(help="A run or weights file of the same classes to learn from; may be given again")
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images")]
 Batch = Annotated[int | None, typer.Option("--batch", "--batch-size", "-b", help="Images per step")]
+Rate = Annotated[float | None, typer.Option("--lr", "--lr0", help="Highest learning rate")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")]
 Minutes = Annotated[float | None, typer.Option("--time", help="Limit for the training, in minutes")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
@@ -42,6 +54,7 @@ WidthRule = Annotated[
 
 @app.command()
 def build(
+    context: typer.Context,
     data: Data,
     max_ms: Annotated[float | None, typer.Option(help="Latency budget: median milliseconds of one image")] = None,
     max_mb: Annotated[float | None, typer.Option(help="Size budget of the exported file in megabytes")] = None,
@@ -50,6 +63,9 @@ def build(
     threads: Threads = 1,
     model: Annotated[str | None, typer.Option(help="Use this model instead of choosing one")] = None,
     weights: Weights = "auto",
+    recipe: Recipe = "auto",
+    settings: Settings = [],  # noqa: B006  typer reads it, nobody writes
+    teacher: Teachers = [],  # noqa: B006
     imgsz: Size = None,
     epochs: Epochs = None,
     batch: Batch = None,
@@ -62,21 +78,9 @@ def build(
 ) -> None:
     """Train, export and verify the most accurate model that meets a budget. Exit code 2: the budget is not met."""
     from .build import Budget, run_build
-    from .options import TrainOptions
 
-    options = TrainOptions(
-        weights=weights,
-        imgsz=imgsz,
-        epochs=epochs,
-        batch=batch,
-        minutes=time,
-        workers=workers,
-        seed=seed,
-        project=project,
-        name=name,
-    )
     budget = Budget(max_ms=max_ms, max_mb=max_mb, max_drop=max_drop, runtime=runtime, threads=threads)
-    result = run_build(data, budget, options, model=model, command=_command_line())
+    result = run_build(data, budget, _options(context), model=model, command=_command_line())
     _print(result.to_dict(), str(result), as_json)
     if not result.met:
         raise typer.Exit(2)
@@ -92,16 +96,16 @@ def train(
     weights: Weights = "auto",
     width: Width = 1.0,
     width_rule: WidthRule = "torchvision",
-    recipe: Annotated[Literal["auto", "finetune", "scratch"], typer.Option(help="auto: by the weights")] = "auto",
+    recipe: Recipe = "auto",
+    settings: Settings = [],  # noqa: B006  typer reads it, nobody writes
+    teacher: Teachers = [],  # noqa: B006
     imgsz: Size = None,
     epochs: Epochs = None,
     batch: Batch = None,
-    lr: Annotated[float | None, typer.Option("--lr", "--lr0", help="Highest learning rate")] = None,
+    lr: Rate = None,
     time: Minutes = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one")] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")
-    ] = "auto",
+    device: Device = "auto",
     workers: Workers = None,
     seed: Seed = 0,
     project: Project = Path("runs"),
@@ -110,7 +114,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model on a data set."""
-    from .options import TrainOptions
     from .training import resume_training
     from .training import train as run_training
 
@@ -120,24 +123,7 @@ def train(
     elif data is None:
         raise typer.BadParameter("give DATA, or --resume RUN")
     else:
-        options = TrainOptions(
-            weights=weights,
-            width=width,
-            width_rule=width_rule,
-            recipe=recipe,
-            imgsz=imgsz,
-            epochs=epochs,
-            batch=batch,
-            lr=lr,
-            minutes=time,
-            patience=patience,
-            device=device,
-            workers=workers,
-            seed=seed,
-            project=project,
-            name=name,
-        )
-        result = run_training(data, model, options)
+        result = run_training(data, model, _options(context))
     _print(result.to_dict(), str(result), as_json)
     if result.reason == "interrupted":
         raise SystemExit(130)  # not typer's, so that main does not say it again
@@ -239,6 +225,17 @@ def doctor(as_json: AsJson = False) -> None:
 def _print(data: dict[str, Any], text: str, as_json: bool) -> None:
     """The result for a program or for a person, on standard output."""
     typer.echo(json.dumps(data, default=str) if as_json else text)
+
+
+def _options(context: typer.Context) -> "TrainOptions":
+    """The command's options that are TrainOptions' too; on the command line a teacher is given one at a time."""
+    from .options import TrainOptions
+
+    renamed = {"time": "minutes", "teacher": "teachers"}
+    given: dict[str, Any] = {renamed.get(name, name): value for name, value in context.params.items()}
+    known = {name: given[name] for name in TrainOptions.__slots__ if name in given}
+    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+    return TrainOptions(**known)
 
 
 def _only(context: typer.Context, *names: str) -> None:

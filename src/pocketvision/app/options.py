@@ -3,14 +3,16 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import yaml
 
 from ..errors import ConfigurationError, nearest
 from ..spec.transform import WidthRule
-from ..training.recipe import Device, Recipe
-from ..training.recipes import finetune, scratch
+from ..training.recipe import Device, Recipe, from_dict, from_yaml
+from ..training.recipes import PUBLISHED, SMALL_DATA, finetune, scratch
 
-RECIPES = ("auto", "finetune", "scratch")
+RECIPES = ("auto", *SMALL_DATA, *PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +20,18 @@ class TrainOptions:
     """Options of a training run; None leaves a value to the recipe.
 
     ``weights``: "auto" (ImageNet's for photos, none for images of less than 64 pixels), "imagenet", "none", or a file.
-    ``imgsz``: side of the input in pixels. ``minutes``: limit for the training. ``project``: folder for run folders.
+    ``recipe``: "auto" (finetune from weights, else scratch), a name of ``training.recipes``, the path of a YAML file
+    such as a run's args.yaml, or a Recipe. ``settings``: its fields, like "ema=0.99" or "augment.policy=randaugment".
+    ``teachers``: runs or weights files that the network learns from. ``imgsz``: side of the input in pixels.
+    ``minutes``: limit for the training. ``project``: folder for run folders.
     """
 
     weights: str = "auto"
     width: float = 1.0
     width_rule: WidthRule = "torchvision"
-    recipe: Literal["auto", "finetune", "scratch"] = "auto"
+    recipe: str | Recipe = "auto"
+    settings: tuple[str, ...] = ()
+    teachers: tuple[str | Path, ...] = ()
     imgsz: int | None = None
     epochs: int | None = None
     batch: int | None = None
@@ -38,9 +45,6 @@ class TrainOptions:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise ConfigurationError(f"recipe {self.recipe!r} is unknown; {nearest(self.recipe, RECIPES)}")
-
         if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\")):
             raise ConfigurationError(f"name={self.name!r} must be a plain name, without / or \\; --project says where")
         if self.minutes is not None and not self.minutes > 0:
@@ -58,8 +62,7 @@ class TrainOptions:
 
         Raises ConfigurationError for a value out of range.
         """
-        tuned = self.recipe == "finetune" or (self.recipe == "auto" and pretrained)
-        recipe = (finetune if tuned else scratch)(images, classes)
+        recipe = self._named_recipe(images, classes, pretrained)
         chosen: dict[str, Any] = {
             "epochs": self.epochs,
             "batch": self.batch,
@@ -69,4 +72,45 @@ class TrainOptions:
             "workers": self.workers,
         }
         given = {name: value for name, value in chosen.items() if value is not None}
-        return replace(recipe, device=self.device, seed=self.seed, **given)
+        if self.recipe in PUBLISHED and self.batch is not None:
+            given = {"lr": recipe.lr * self.batch / recipe.batch} | given  # arXiv:1706.02677 §2.1
+        if self.teachers:
+            given["teachers"] = tuple(str(Path(teacher).absolute()) for teacher in self.teachers)
+        device = recipe.device if self.device == "auto" else self.device
+        return replace(_with_settings(recipe, self.settings), device=device, seed=self.seed, **given)
+
+    def _named_recipe(self, images: int, classes: int, pretrained: bool) -> Recipe:
+        if isinstance(self.recipe, Recipe):
+            return self.recipe
+        if self.recipe == "auto":
+            return (finetune if pretrained else scratch)(images, classes)
+        if self.recipe in SMALL_DATA:
+            return SMALL_DATA[self.recipe](images, classes)
+        if self.recipe in PUBLISHED:
+            return PUBLISHED[self.recipe]()
+        try:
+            return from_yaml(Path(self.recipe).read_text(encoding="utf-8"))
+        except (FileNotFoundError, IsADirectoryError):
+            hint = nearest(self.recipe, RECIPES)
+            raise ConfigurationError(f"recipe {self.recipe!r} is neither a file nor a known name; {hint}") from None
+        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+            raise ConfigurationError(f"{self.recipe}: {error}") from None
+
+
+def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
+    """``recipe`` with fields set by words like "ema=0.99", "augment.flip=0" or "progressive=[[0, 0.7, 0.5]]"."""
+    data = recipe.to_dict()
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        part, _, field = name.partition(".")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if not equals or (field and part != "augment"):
+            raise ConfigurationError(f"{setting!r} must be FIELD=VALUE, like ema=0.99 or augment.policy=randaugment")
+        if field:
+            data["augment"][field] = value
+        else:
+            data[name] = value
+    return from_dict(data)
