@@ -92,6 +92,9 @@ class MobileOneUnit(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, out, H / stride, W / stride]"""
+        first = cast(ConvNorm, self.branches[0])
+        if first.is_frozen:
+            return self.act(self.se(first.conv._conv_forward(x_BCHW, *self.kernel_and_bias())))
         # in the order of Apple's and timm's code, so that sums are rounded as there
         paths = [path for path in (self.scale, *self.branches, self.skip) if path is not None]
         y_BCHW = paths[0](x_BCHW)

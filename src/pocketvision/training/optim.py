@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
+from itertools import compress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -118,9 +119,10 @@ class EMA(Generic[M]):
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after step ``step``."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        new = model.state_dict()
-        for name, average in self.model.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(new[name], 1 - decay)
-            else:
-                average.copy_(new[name])
+        averages, new = ([*m.parameters(), *m.buffers()] for m in (self.model, model))
+        floats = [average.is_floating_point() for average in averages]
+        new_floats = list(compress(new, floats))
+        torch._foreach_lerp_(list(compress(averages, floats)), new_floats, 1 - decay)  # pyright: ignore
+        for average, value, is_float in zip(averages, new, floats, strict=True):
+            if not is_float:
+                average.copy_(value)
