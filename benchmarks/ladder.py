@@ -200,12 +200,12 @@ def interval(values: list[float]) -> dict[str, Any]:
 
 
 def verdict(difference: dict[str, Any], claimed: float | None) -> str:
-    """Held, or not, only where the interval leaves 0 on one side."""
+    """Held, or not, only where the interval leaves 0 on one side; they differ, where nobody claims a direction."""
     low, high = difference["low"], difference["high"]
     if low is None or low <= 0 <= high:
         return "undecided"
     if claimed is None:
-        return "held"
+        return "they differ"
     return "held" if (low > 0) == (claimed > 0) else "did not hold"
 
 
