@@ -22,11 +22,11 @@ CLAIMS = """## The papers' claims about training, at small scale
 
 Does a component that helps on ImageNet help here? Each row is a pair of runs that differ in that component only (an
 optimiser's form also has its own learning rate), repeated with {seeds} seeds; "here" is the mean difference in points
-of top-1 on test images that chose nothing, or in percent of the training loss where the claim is about that, and its 95%
-interval (Student's t, over seeds). *Held* and *did not hold* need an interval without 0; of as many rows as these, one
-may have that by chance. With so few images and epochs an effect of half a point can hardly be seen: *undecided* means
-that, no more. What did not hold here may still hold at the papers' scale. T, K and C numbers are entries of the fact
-sheet (see [CONTRIBUTING](../CONTRIBUTING.md)).
+of top-1 on test images that chose nothing, or in percent of the training loss where the claim is about that, and its
+95% interval (Student's t, over seeds). *Held* and *did not hold* need an interval without 0; of as many rows as
+these, one may have that by chance. With so few images and epochs an effect of half a point can hardly be seen:
+*undecided* means that, no more. What did not hold here may still hold at the papers' scale. T, K and C numbers are
+entries of the fact sheet (see [CONTRIBUTING](../CONTRIBUTING.md)).
 """
 SCALES = """CIFAR-10: networks from random weights, {cifar10}.
 clothing10: MobileNetV3-Small from ImageNet's weights, {clothing10}.
