@@ -11,13 +11,16 @@ import torch
 from .. import files
 from ..data.sources import Dataset, load_split, save_split
 from ..errors import ConfigurationError, TrainingError
+from ..nn.fold import fold
 from ..nn.model import Model, build
 from ..tasks import Task
 from . import checkpoint
 from .averaging import average_records, forget_others, keep_record
 from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
+from .head import train_head
 from .interrupts import Interrupts
 from .lock import LOCK, only_here
+from .optim import EMA
 from .recipe import Recipe
 from .training import Clock, Training, prepare, suitable_threads
 
@@ -26,14 +29,15 @@ WARM_STEP, FIRST_PLAN = 2, 10  # speed is measured from the one step on, and use
 
 
 def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> Iterator[Event]:
-    """Train ``model`` in place on ``data.train``, evaluate on ``data.val`` after each epoch, keep all in ``run``.
+    """Train ``model`` on ``data.train``, evaluate on ``data.val`` after each epoch, keep all in ``run``.
 
-    Work is done as events are asked for; who stops asking can go on with ``resume`` from the last
-    checkpoint. There is one before the first step, one every ``recipe.save_every_s``, one at each epoch's end, and one
-    on the first Ctrl-C or SIGTERM, which end the run with Stopped("interrupted"). Of equally good epochs the
-    latest is the best one. Step s seeds torch's global generators from (seed, s), and data is drawn from (seed,
-    epoch, position), so that on a CPU with one thread a resumed run ends with the same bits as one that was never
-    stopped. On a CPU the process keeps freed memory from here on (``keep_freed_memory``).
+    ``model`` itself is changed, with ``fold_bn`` a folded copy. Work is done as events are asked for; who stops
+    asking can go on with ``resume`` from the last checkpoint. There is one before the first step, one every
+    ``recipe.save_every_s``, one at each epoch's end, and one on the first Ctrl-C or SIGTERM, which end the run with
+    Stopped("interrupted"). Of equally good epochs the latest is the best one. Step s seeds torch's global
+    generators from (seed, s), and data is drawn from (seed, epoch, position), so that on a CPU with one thread a
+    resumed run ends with the same bits as one that was never stopped. On a CPU the process keeps freed memory from
+    here on (``keep_freed_memory``).
 
     Raises TrainingError when the loss is not finite or another process trains in ``run``, ConfigurationError for a
     device that is not there or a folder that holds a run, DataError for an image that cannot be read.
@@ -42,7 +46,12 @@ def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> I
     with only_here(run):
         if (run / checkpoint.STATE).exists():
             raise ConfigurationError(f"{run} holds a run already; resume it, or make a new folder with create_run")
-        training = prepare(model, task, data, _resolved(recipe), run)
+        recipe = _resolved(recipe)
+        model = fold(model.eval()).train() if recipe.fold_bn else model
+        training = prepare(model, task, data, recipe, run)
+        if recipe.head_first:
+            train_head(training.model, data.train, recipe)
+            training.ema = EMA(training.model, recipe.ema) if recipe.ema else None
         files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
         save_split(data, run / checkpoint.SPLIT)
         training.save()

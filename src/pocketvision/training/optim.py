@@ -122,7 +122,7 @@ class EMA(Generic[M]):
         averages, new = ([*m.parameters(), *m.buffers()] for m in (self.model, model))
         floats = [average.is_floating_point() for average in averages]
         new_floats = list(compress(new, floats))
-        torch._foreach_lerp_(list(compress(averages, floats)), new_floats, 1 - decay)  # pyright: ignore
+        torch._foreach_lerp_(list(compress(averages, floats)), new_floats, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for average, value, is_float in zip(averages, new, floats, strict=True):
             if not is_float:
                 average.copy_(value)

@@ -50,8 +50,10 @@ class Recipe:
     own loss; 0 is MEAL-V2's way (arXiv:2009.08453 §3, FACTS K1).
 
     BatchNorm: ``bn_momentum`` is the weight of a new batch in the running statistics (MobileNetV3's 0.01 needs some 300
-    steps to forget its start); with ``frozen_bn`` they stay, as in evaluation. None, here and for ``dropout``: as
-    the network says.
+    steps to forget its start); with ``frozen_bn`` they stay, as in evaluation, and cost no time. With
+    ``fold_bn`` the network trains, and stays, without it: folded into the convolutions. None for ``bn_momentum`` and
+    ``dropout``: as the network says. ``head_first``: before the first step the last layer is fitted to the features
+    of the frozen backbone (``training.head``).
 
     The run: ``patience``: stop after so many epochs without a better one; 0: never. ``time_limit_s``: fewer steps than
     ``epochs`` says, so that the schedule ends by then. ``amp``: bfloat16 autocast; None: on CUDA yes, on a CPU no,
@@ -96,6 +98,8 @@ class Recipe:
     hard_labels: float = 0.0
     bn_momentum: float | None = None
     frozen_bn: bool = False
+    fold_bn: bool = False
+    head_first: bool = False
     clip_norm: float | None = None
     patience: int = 0
     time_limit_s: float | None = None
