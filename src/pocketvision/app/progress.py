@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 
-from ..training.events import EpochEnd, Event, Started, Step, Stopped
+from ..training.events import Averaged, EpochEnd, Event, Started, Step, Stopped
 
 
 def tell(text: str) -> None:
@@ -23,6 +23,8 @@ def show(events: Iterator[Event]) -> Stopped:
                 _bar(event)
             case EpochEnd():
                 _epoch(event, on_terminal)
+            case Averaged():
+                tell(_averaged(event))
             case Stopped():
                 return event
     raise AssertionError("a training run ends with Stopped")
@@ -53,6 +55,12 @@ def _epoch(event: EpochEnd, on_terminal: bool) -> None:
         f"{start}epoch {event.epoch}/{event.epochs}  train loss {event.train_loss:.3f}  val {metrics}  "
         f"{event.images_per_s:.0f} images/s  {_clock(event.eta_s)} left{best}"
     )
+
+
+def _averaged(event: Averaged) -> str:
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+    outcome = "best" if event.kept else "not better, so not kept"
+    return f"mean of epochs {', '.join(map(str, event.epochs))}  val {metrics}  {outcome}"
 
 
 def _clock(seconds: float) -> str:
