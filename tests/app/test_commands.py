@@ -188,5 +188,20 @@ def test_errors_say_cause_and_fix(arguments: tuple[str, ...], said: str, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_leaking_split_is_refused_unless_told(digits: Path, tmp_path: Path):
+    for split in ("train", "val"):
+        shutil.copytree(digits, tmp_path / "data" / split)
+    arguments = [tmp_path / "data", "--project", tmp_path, "--model", str(ROWS), "--imgsz", 32, "--epochs", 1]
+    for command in ("train", "build"):
+        done = call(command, *arguments, "--weights", "none")
+        assert done.returncode == 1
+        assert "120 of the val images (100.0%) are also in train (120 as the same file)" in done.stderr
+        assert "for example" in done.stderr
+        assert "--allow-leak" in done.stderr
+    done = call("train", *arguments, "--weights", "none", "--allow-leak")
+    assert done.returncode == 0, done.stderr
+    assert "error: 120 of the val images" in done.stderr
+
+
 def test_errors_are_json_too(tmp_path: Path):
     assert "absent" in answer("train", tmp_path / "absent", code=1)["error"]

@@ -3,10 +3,13 @@
 import shutil
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
 
-from pocketvision.data.check import Finding, check_dataset, class_counts
+from pocketvision.data.check import Finding, check_dataset, class_counts, refuse_leaks
 from pocketvision.data.sources import Dataset, Item, open_dataset
+from pocketvision.errors import DataError
 
 
 def make(root: Path, counts: dict[str, int]) -> Path:
@@ -27,7 +30,7 @@ def problems(dataset: Dataset) -> list[Finding]:
 
 def test_clothing10(shared: Path):
     dataset = open_dataset(shared / "data/clothing10", check=False)
-    assert check_dataset(dataset) == (Finding("info", "10 classes; images: 1969 train, 341 val"),)
+    assert check_dataset(dataset) == (Finding("info", "counts", "10 classes; images: 1969 train, 341 val"),)
     counts = class_counts(dataset)
     assert sum(counts["train"].values()) == 1969
     assert sum(counts["val"].values()) == 341
@@ -52,12 +55,13 @@ def test_duplicates_across_splits(tmp_path: Path):
         "info",
     )
     assert "2 of the val images (9.1%) are also in train" in val.text
-    names = ("train/a/003.bmp", "val/a/copy 1.bmp", "val/a/copy 2.bmp")
-    assert val.images == tuple(str(root / name) for name in names)
+    assert "(2 as the same file)" in val.text
+    original = str(root / "train/a/003.bmp")
+    assert val.groups == tuple((original, str(root / f"val/a/copy {number}.bmp")) for number in (1, 2))
     assert "1 of the test images (20.0%)" in test.text
-    assert "1 images occur with two different labels" in contradicting.text
-    assert contradicting.images == test.images
-    assert repeated.images == tuple(str(root / f"train/b/{name}.bmp") for name in ("005", "copy 4"))
+    assert "1 pictures occur with two different labels" in contradicting.text
+    assert set(contradicting.groups[0]) == set(test.groups[0])
+    assert repeated.groups == (tuple(str(root / f"train/b/{name}.bmp") for name in ("005", "copy 4")),)
 
 
 def test_equal_sizes_are_no_duplicates(tmp_path: Path):
@@ -83,10 +87,65 @@ def test_skipped_images_are_told(tmp_path: Path):
     assert finding.severity == "warning"
     assert "1 skipped" in finding.text
     assert "empty" in finding.text
-    assert finding.images == (str(root / "a/broken.jpg"),)
+    assert finding.groups == ((str(root / "a/broken.jpg"),),)
 
 
 def test_files_that_vanish_meanwhile(tmp_path: Path):
     items = tuple(Item(str(tmp_path / f"{number}.jpg"), number % 2) for number in range(80))
     dataset = Dataset("gone", ("a", "b"), items[:60], items[60:], (), ())
     assert problems(dataset) == []
+
+
+def photos(root: Path, counts: dict[str, int]) -> Path:
+    """Different pictures, smooth as photos are."""
+    rng = np.random.default_rng(0)
+    for folder, count in counts.items():
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            blobs = Image.fromarray(rng.integers(0, 256, (9, 12, 3)).astype(np.uint8))
+            blobs.resize((160, 120), Image.Resampling.BICUBIC).save(
+                root / folder / f"{chr(97 + number)}.jpg", quality=90
+            )
+    return root
+
+
+def test_near_duplicates_across_splits_and_classes(tmp_path: Path):
+    root = photos(tmp_path, {"train/ä b": 22, "train/猫": 22, "val/ä b": 10, "val/猫": 10})
+    picture = Image.open(root / "train/ä b/a.jpg")
+    picture.save(root / "val/ä b/again ü.jpg", quality=40)
+    ImageOps.mirror(Image.open(root / "train/ä b/b.jpg")).save(root / "val/ä b/mirror.jpg")
+    shutil.copy(root / "train/ä b/c.jpg", root / "val/ä b/file.jpg")
+    Image.open(root / "train/猫/d.jpg").resize((80, 60)).save(root / "train/猫/small.png")
+    picture.resize((300, 225)).save(root / "train/猫/wrong.webp")
+    dataset = open_dataset(root)
+    leak, contradiction, repeated = problems(dataset)
+    assert "3 of the val images (13.0%) are also in train (1 as the same file, 2 encoded again" in leak.text
+    assert {Path(val).name: Path(train).name for train, val in leak.groups} == {
+        "again ü.jpg": "a.jpg",
+        "mirror.jpg": "b.jpg",
+        "file.jpg": "c.jpg",
+    }
+    assert [Path(image).name for image in contradiction.groups[0]] == ["a.jpg", "wrong.webp", "again ü.jpg"]
+    assert {tuple(Path(image).name for image in group) for group in repeated.groups} == {
+        ("a.jpg", "wrong.webp"),
+        ("d.jpg", "small.png"),
+    }
+    with pytest.raises(DataError, match=r"3 of the val images.*for example .*a\.jpg and .*remove one.*--allow-leak"):
+        refuse_leaks(dataset, [leak])
+
+
+def test_a_leak_of_next_to_nothing_is_only_told(tmp_path: Path):
+    root = make(tmp_path, {"train/a": 30, "train/b": 30, "val/a": 200, "val/b": 10})
+    shutil.copy(root / "train/a/003.bmp", root / "val/a/copy.bmp")
+    dataset = open_dataset(root)
+    (finding,) = problems(dataset)
+    assert (finding.severity, finding.kind) == ("warning", "leak")
+    refuse_leaks(dataset, [finding])
+
+
+def test_tiny_images(tmp_path: Path):
+    root = photos(tmp_path, {"a": 30, "b": 30})
+    Image.open(root / "a/a.jpg").crop((0, 0, 40, 20)).save(root / "a/icon.png")
+    (finding,) = problems(open_dataset(root))
+    assert (finding.kind, finding.groups) == ("tiny", ((str(root / "a/icon.png"),),))
+    assert "below 30 pixels, half of all have 120" in finding.text

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pocketvision.data import image as image_module
-from pocketvision.data.image import read_image, why_unreadable
+from pocketvision.data.image import glimpse, read_image
 from pocketvision.errors import DataError
 
 
@@ -148,8 +148,13 @@ def test_unicode_name(tmp_path: Path):
     assert np.array_equal(read_image(path), photo())
 
 
+def why_unreadable(path: Path | str) -> str | None:
+    found = glimpse(path)
+    return found if isinstance(found, str) else None
+
+
 def unreadable(path: Path) -> str:
-    """The error of ``read_image``, which names the path and contains what ``why_unreadable`` says."""
+    """The error of ``read_image``, which names the path and contains what ``glimpse`` says."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(DataError) as error:

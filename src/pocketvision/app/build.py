@@ -6,8 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..data.check import check_dataset
-from ..data.sources import Dataset, open_dataset
+from ..data.sources import Dataset
 from ..errors import ConfigurationError, nearest
 from ..exporting.artifact import Artifact
 from ..measuring.latency import Latency, measure_sessions
@@ -20,6 +19,7 @@ from ..report.write import write_report
 from ..training.checkpoint import load_model
 from ..training.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
+from .checked import open_checked
 from .choose import SIZES, Limits, Option, choose, natural_size
 from .options import TrainOptions
 from .progress import tell
@@ -162,7 +162,7 @@ def run_build(
     if model is not None:
         model_spec(model)  # an unknown name is said before any work
     stages = Stages()
-    dataset, findings = _checked(data, options.seed)
+    dataset, findings = open_checked(data, seed=options.seed, allow_leak=options.allow_leak)
     stages.done("check the data")
     chosen, considered, weights = _choose(dataset, budget, options, model)
     stages.done("choose the model")
@@ -186,7 +186,7 @@ def run_build(
             curve=read_rows(trained.run),
             mistakes=verified.accuracy.mistakes,
             candidates=tuple(_candidate(option, chosen) for option in considered),
-            findings=(*findings, *trained.warnings),
+            findings=(*map(str, findings), *trained.warnings),
             advice=tuple(map(str, trained.remedies)),
             seconds=stages.seconds,
             versions={name: metadata.version(name) for name in REPORTED},
@@ -208,17 +208,6 @@ def run_build(
         run=trained.run,
         promises=promises,
     )
-
-
-def _checked(data: str | Path, seed: int) -> tuple[Dataset, tuple[str, ...]]:
-    """The opened data set, and what its check found; warnings are said."""
-    dataset = open_dataset(data, seed=seed)
-    tell(dataset.description)
-    findings = check_dataset(dataset)
-    for finding in findings:
-        if finding.severity != "info":
-            tell(f"{finding.severity}: {finding.text}")
-    return dataset, tuple(finding.text for finding in findings)
 
 
 def _choose(

@@ -44,6 +44,7 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
 Project = Annotated[Path, typer.Option(help="Folder that run folders are made in")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Train although splits share pictures")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
 Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
 Width = Annotated[float, typer.Option(help="Width multiplier")]
@@ -74,6 +75,7 @@ def build(
     seed: Seed = 0,
     project: Project = Path("runs"),
     name: Name = None,
+    allow_leak: AllowLeak = False,
     as_json: AsJson = False,
 ) -> None:
     """Train, export and verify the most accurate model that meets a budget. Exit code 2: the budget is not met."""
@@ -110,6 +112,7 @@ def train(
     seed: Seed = 0,
     project: Project = Path("runs"),
     name: Name = None,
+    allow_leak: AllowLeak = False,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder; DATA is read from it")] = None,
     as_json: AsJson = False,
 ) -> None:

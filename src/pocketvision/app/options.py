@@ -24,6 +24,7 @@ class TrainOptions:
     such as a run's args.yaml, or a Recipe. ``settings``: its fields, like "ema=0.99" or "augment.policy=randaugment".
     ``teachers``: runs or weights files that the network learns from. ``imgsz``: side of the input in pixels.
     ``minutes``: limit for the training. ``project``: folder for run folders.
+    ``allow_leak``: train although pictures of the training images are among those that judge.
     """
 
     weights: str = "auto"
@@ -43,6 +44,7 @@ class TrainOptions:
     seed: int = 0
     project: Path = Path("runs")
     name: str | None = None
+    allow_leak: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None and (not self.name or self.name in (".", "..") or set(self.name) & set("/\\")):

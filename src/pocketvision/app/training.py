@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..data.sources import Dataset, open_dataset
+from ..data.sources import Dataset
 from ..nn.fold import has_identity_norms, unfold
 from ..nn.model import build
 from ..spec.model import ModelSpec
@@ -18,6 +18,7 @@ from ..training.events import Stopped
 from ..training.loop import fit, resume
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo
+from .checked import open_checked
 from .choose import SMALL_IMAGE, load_whole, natural_size, normalised, sample
 from .options import TrainOptions
 from .progress import show, tell
@@ -65,8 +66,7 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
     Raises ConfigurationError, DataError, WeightsError or TrainingError with cause and fix.
     """
     options.check()
-    dataset = open_dataset(data, seed=options.seed)
-    tell(dataset.description)
+    dataset, _ = open_checked(data, seed=options.seed, allow_leak=options.allow_leak)
     size = options.imgsz or natural_size(dataset)
     weights = starting_weights(options.weights, size)
     spec = model_spec(model, width=options.width, width_rule=options.width_rule)

@@ -1,4 +1,4 @@
-"""The dataset doctor: what may spoil training or flatter the accuracy."""
+"""What the images of a data set alone tell: what may spoil training or flatter the accuracy."""
 
 import hashlib
 import os
@@ -6,9 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
+from ..errors import DataError
 from . import samples
+from .duplicates import grouped
 from .image import read_image
 from .layouts import SPLITS
 from .sources import Dataset, Item
@@ -16,17 +19,31 @@ from .sources import Dataset, Item
 Severity = Literal["info", "warning", "error"]
 _FEW_IMAGES = 20
 _IMBALANCE = 10
+_TINY = 4  # times smaller than the median
+LEAK_SHARE = 0.005  # of a split: a smaller leak moves its accuracy by less than half a point
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know about a data set; ``images`` are the files that it is about."""
+    """One thing to know about a data set, and its fix; ``groups`` are the images that it is about, copies together.
+
+    ``kind``: counts, unreadable, tiny, few, unequal, absent, leak, contradiction, copies or label.
+    """
 
     severity: Severity
+    kind: str
     text: str
-    images: tuple[str, ...] = ()
+    fix: str = ""
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, [self.text, self.fix]))
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in ("severity", "kind", "text", "fix")}
+        return fields | {"groups": [list(group) for group in self.groups]}
 
 
 def class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
@@ -39,87 +56,142 @@ def class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def check_dataset(dataset: Dataset) -> tuple[Finding, ...]:
-    """All findings: counts, skipped images, small and unequal classes, identical files.
+    """All findings: counts, unreadable and tiny images, small and unequal classes, copies and leaks.
 
-    Reads only files of equal size (to compare their SHA-256), and decodes nothing.
+    Decodes nothing: copies that are not the same file are found where the data set was opened with a look at its
+    images. A leak is an error where it concerns 0.5% of a split or more.
     """
-    return (*_counts(dataset), *_skipped(dataset), *_class_sizes(dataset), *_identical(dataset))
+    return (
+        *_counts(dataset), *_unreadable(dataset), *_tiny(dataset), *_class_sizes(dataset), *_copies(dataset),
+    )  # fmt: skip
+
+
+def refuse_leaks(dataset: Dataset, findings: Iterable[Finding]) -> None:
+    """Raise DataError when a split leaks into another so much that its accuracy would mean little."""
+    for finding in findings:
+        if finding.kind == "leak" and finding.severity == "error":
+            first, second, *_ = finding.groups[0]
+            raise DataError(
+                f"{dataset.name}: {finding.text}; for example {first} and {second}; {finding.fix}; see all with "
+                "`pocketvision data`, or go on all the same with --allow-leak"
+            )
 
 
 def _counts(dataset: Dataset) -> list[Finding]:
     counts = {split: len(getattr(dataset, split)) for split in SPLITS}
     images = ", ".join(f"{count} {split}" for split, count in counts.items() if count)
-    return [Finding("info", f"{len(dataset.classes)} classes; images: {images}")]
+    return [Finding("info", "counts", f"{len(dataset.classes)} classes; images: {images}")]
 
 
-def _skipped(dataset: Dataset) -> list[Finding]:
+def _unreadable(dataset: Dataset) -> list[Finding]:
     if not dataset.skipped:
         return []
-    images = tuple(skipped.image for skipped in dataset.skipped)
+    images = tuple((skipped.image,) for skipped in dataset.skipped)
     first = dataset.skipped[0]
-    return [Finding("warning", f"{len(images)} skipped, for example {first.image}: {first.reason}", images)]
+    text = f"{len(images)} skipped, for example {first.image}: {first.reason}"
+    return [Finding("warning", "unreadable", text, "replace or remove them", images)]
+
+
+def _tiny(dataset: Dataset) -> list[Finding]:
+    if dataset.looks is None:
+        return []
+    short = dataset.looks.sizes.min(axis=1)
+    median = int(sorted(short.tolist())[len(short) // 2])
+    tiny = [(dataset.looks.images[index],) for index in (short < median / _TINY).nonzero()[0]]
+    if not tiny:
+        return []
+    text = f"{len(tiny)} tiny images: their short side is below {-(-median // _TINY)} pixels, half of all have {median}"
+    return [
+        Finding("warning", "tiny", text, "replace them by larger ones, or remove thumbnails and icons", tuple(tiny))
+    ]
 
 
 def _class_sizes(dataset: Dataset) -> list[Finding]:
     counts = class_counts(dataset)
     train, findings = counts["train"], list[Finding]()
     if few := [f"{name!r} ({count})" for name, count in train.items() if count < _FEW_IMAGES]:
-        text = (
-            f"fewer than {_FEW_IMAGES} training images: {_listed(few)}; add some, or the class will be learned poorly"
-        )
-        findings.append(Finding("warning", text))
+        text = f"fewer than {_FEW_IMAGES} training images: {_listed(few)}"
+        findings.append(Finding("warning", "few", text, "add some, or the class will be learned poorly"))
     most, least = max(train, key=train.__getitem__), min(train, key=train.__getitem__)
     if train[most] > _IMBALANCE * train[least]:
-        findings.append(
-            Finding(
-                "warning",
-                f"unequal classes: {most!r} has {train[most]} training images, {least!r} {train[least]}; "
-                "look at the accuracy of each class, not only at the mean",
-            )
-        )
+        text = f"unequal classes: {most!r} has {train[most]} training images, {least!r} {train[least]}"
+        fix = "look at the accuracy of each class, not only at the mean"
+        findings.append(Finding("warning", "unequal", text, fix))
     if absent := [repr(name) for name, count in counts["val"].items() if not count]:
-        findings.append(Finding("warning", f"no validation images, so unknown accuracy: {_listed(absent)}"))
+        text = f"no validation images, so unknown accuracy: {_listed(absent)}"
+        findings.append(Finding("warning", "absent", text, "add images that are not of one burst"))
     return findings
 
 
-def _identical(dataset: Dataset) -> list[Finding]:
-    groups = _identical_groups([(split, item) for split in SPLITS for item in getattr(dataset, split)])
-    findings: list[Finding] = []
-    for split in ("val", "test"):
-        leaked = [group for group in groups if {"train", split} <= {where for where, _ in group}]
-        if leaked:
-            count = sum(where == split for group in leaked for where, _ in group)
-            share = count / len(getattr(dataset, split))
-            text = f"{count} of the {split} images ({share:.1%}) are also in train, so its accuracy is flattered"
-            findings.append(Finding("error", text + "; remove one copy of each", _images(leaked)))
+def _copies(dataset: Dataset) -> list[Finding]:
+    placed = [(split, item) for split in SPLITS for item in getattr(dataset, split)]
+    files, groups = _copy_groups(placed, dataset)
+    findings = [_leak(dataset, groups, files, *splits) for splits in (("train", "val"), ("train", "test"))]
+    findings.append(_leak(dataset, groups, files, "val", "test"))
     if contradicting := [group for group in groups if len({item.label for _, item in group}) > 1]:
-        text = f"{len(contradicting)} images occur with two different labels; keep the right one"
-        findings.append(Finding("error", text, _images(contradicting)))
-    repeated = [group for group in groups if sum(where == "train" for where, _ in group) > 1]
+        text = f"{len(contradicting)} pictures occur with two different labels"
+        findings.append(Finding("error", "contradiction", text, "keep the right one", _images(contradicting)))
+    repeated = [train for group in groups if len(train := [place for place in group if place[0] == "train"]) > 1]
     if repeated:
-        text = f"{len(repeated)} images occur more than once in train; remove the copies"
-        findings.append(Finding("info", text, _images(repeated)))
-    return findings
+        text = f"{len(repeated)} pictures occur more than once in train"
+        findings.append(Finding("info", "copies", text, "remove the copies", _images(repeated)))
+    return [finding for finding in findings if finding]
 
 
-_Group = list[tuple[str, Item]]  # identical images, each with its split
+_Group = list[tuple[str, Item]]  # copies of one picture, each with its split
 
 
-def _identical_groups(placed: _Group) -> list[_Group]:
+def _leak(dataset: Dataset, groups: list[_Group], files: dict[str, bytes], source: str, split: str) -> Finding | None:
+    """The images of ``split`` that have a copy in ``source``, paired with one."""
+    pairs, same_file = list[tuple[str, str]](), 0
+    for group in groups:
+        sources = [item.image for where, item in group if where == source]
+        for image in (item.image for where, item in group if where == split and sources):
+            twin = next((s for s in sources if image in files and files.get(s) == files[image]), None)
+            pairs.append((twin or sources[0], image))
+            same_file += twin is not None
+    if not pairs:
+        return None
+    share = len(pairs) / len(getattr(dataset, split))
+    others = len(pairs) - same_file
+    how = [f"{same_file} as the same file"] * (same_file > 0) + [f"{others} encoded again, resized or mirrored"] * (
+        others > 0
+    )
+    text = f"{len(pairs)} of the {split} images ({share:.1%}) are also in {source} ({', '.join(how)})"
+    fix = f"remove one copy of each, or put all images into one folder of class folders and let {split} be drawn"
+    if source == "val":
+        return Finding("warning", "leak", text, "remove one copy of each", tuple(pairs))
+    severity = "error" if share >= LEAK_SHARE else "warning"
+    return Finding(severity, "leak", f"{text}, so its accuracy is flattered", fix, tuple(pairs))
+
+
+def _copy_groups(placed: _Group, dataset: Dataset) -> tuple[dict[str, bytes], list[_Group]]:
+    """The digests of files that are equal to another one, and all groups of images that show one picture."""
     with ThreadPoolExecutor(_THREADS) as threads:
         sizes = list(threads.map(lambda place: _size(place[1].image), placed))
-        same_size = _grouped(zip(sizes, placed, strict=True))
-        suspects = [place for group in same_size for place in group]
-        digests = threads.map(lambda place: _digest(place[1].image), suspects)
-        return _grouped(zip(digests, suspects, strict=True))
+        suspects = [index for group in _alike(enumerate(sizes)) for index in group]
+        digests = list(threads.map(lambda index: _digest(placed[index][1].image), suspects))
+    equal = _alike(zip(suspects, digests, strict=True))
+    links = [link for group in equal for link in pairwise(group)]
+    if dataset.looks is not None:
+        where = {item.image: index for index, (_, item) in enumerate(placed)}
+        images, pairs = dataset.looks.images, dataset.looks.pairs
+        same = ((images[a], images[b]) for a, b in zip(pairs.first, pairs.second, strict=True))
+        links += [(where[a], where[b]) for a, b in same if a in where and b in where]
+    members: dict[int, _Group] = defaultdict(list)
+    for place, group in zip(placed, grouped(len(placed), links).tolist(), strict=True):
+        members[group].append(place)
+    in_groups = {index for group in equal for index in group}
+    files = {placed[i][1].image: d for i, d in zip(suspects, digests, strict=True) if d is not None and i in in_groups}
+    return files, [group for group in members.values() if len(group) > 1]
 
 
-def _grouped(keyed: Iterable[tuple[object, tuple[str, Item]]]) -> list[_Group]:
-    """Those with an equal key, where there are several; None is no key."""
-    groups: dict[object, _Group] = defaultdict(list)
-    for key, place in keyed:
+def _alike(keyed: Iterable[tuple[int, object]]) -> list[list[int]]:
+    """The indices with an equal key, where there are several; None is no key."""
+    groups: dict[object, list[int]] = defaultdict(list)
+    for index, key in keyed:
         if key is not None:
-            groups[key].append(place)
+            groups[key].append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -142,8 +214,8 @@ def _digest(image: str) -> bytes | None:
         return None
 
 
-def _images(groups: list[_Group]) -> tuple[str, ...]:
-    return tuple(sorted({item.image for group in groups for _, item in group}))
+def _images(groups: list[_Group]) -> tuple[tuple[str, ...], ...]:
+    return tuple(sorted(tuple(sorted(item.image for _, item in group)) for group in groups))
 
 
 def _listed(names: list[str]) -> str:

@@ -4,6 +4,8 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from threading import RLock
@@ -18,10 +20,12 @@ _JPEG_SUFFIXES, _HEIF_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}, {".heic", "
 _NETPBM_SUFFIXES = {".ppm", ".pgm", ".pbm", ".pnm"}
 _OTHER_SUFFIXES = {".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif"}
 SUFFIXES = frozenset(_JPEG_SUFFIXES | _HEIF_SUFFIXES | _NETPBM_SUFFIXES | _OTHER_SUFFIXES)
+THUMB = 24  # side of a glimpse's picture
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GB of RGB
 # A fixed list, because some of Pillow's other readers start programs (EPS: Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _ORIENTATION_TAG = 0x0112
+_CAMERA_TAGS, _EXIF_IFD, _TAKEN_TAG = (0x010F, 0x0110), 0x8769, 0x9003
 _UPRIGHT = {  # EXIF 2.32 §4.6.4: what brings each orientation back
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,7 +35,6 @@ _UPRIGHT = {  # EXIF 2.32 §4.6.4: what brings each orientation back
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"})  # whose conversion cannot fail
 _warnings_lock = RLock()
 
 
@@ -63,19 +66,49 @@ def read_image(image: str | Path, *, short_side: int | None = None) -> np.ndarra
         raise DataError(f"{image}: {_reason(image, error)}; {fix}") from error
 
 
-def why_unreadable(image: str | Path) -> str | None:
-    """Why ``read_image`` cannot read a file, or None when it can: every byte is decoded, but JPEGs cheaply."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Glimpse:
+    """An image at a glance. ``thumb``, uint8 [24, 24, 3], is all of it squeezed into a square; ``width`` and ``height``
+    are the upright image's. From EXIF: the ``camera``, and when the photo was ``taken`` in seconds of its clock."""
+
+    thumb: np.ndarray
+    width: int
+    height: int
+    camera: str
+    taken: float | None
+
+
+def glimpse(image: str | Path) -> Glimpse | str:
+    """A file at a glance, or why ``read_image`` cannot read it: every byte is decoded, but JPEGs at reduced size."""
     if str(image).startswith(samples.PREFIX):
-        return None
+        pixels = samples.read_sample(str(image))
+        return Glimpse(_squeezed(Image.fromarray(pixels)), pixels.shape[1], pixels.shape[0], "", None)
     try:
         with _opened(image) as picture:
-            picture.draft("L", (1, 1))  # entropy-decodes everything, then skips colour and most of the inverse DCT
+            size = picture.size
+            picture.draft("RGB", (3 * THUMB, 3 * THUMB))  # entropy-decodes all of it, but skips most of the inverse DCT
             picture.load()
-            if picture.mode not in _PLAIN_MODES:
-                _as_rgb(picture)
+            upright = _as_rgb(_upright(picture))
+            width, height = sorted(size, reverse=upright.width > upright.height)
+            return Glimpse(_squeezed(upright), width, height, *_moment(picture))
     except Exception as error:  # noqa: BLE001  Pillow raises nearly every kind of exception on damaged files
         return _reason(image, error)
-    return None
+
+
+def _squeezed(picture: Image.Image) -> np.ndarray:
+    return np.array(picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2))
+
+
+def _moment(picture: Image.Image) -> tuple[str, float | None]:
+    """Camera and time of a photo, from its EXIF data (EXIF 2.32 §4.6.4, §4.6.5)."""
+    try:
+        with _quiet():
+            exif = picture.getexif()
+            taken = exif.get_ifd(_EXIF_IFD).get(_TAKEN_TAG)
+            camera = " ".join(str(exif.get(tag, "")) for tag in _CAMERA_TAGS)
+        return camera, datetime.strptime(str(taken), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except Exception:  # noqa: BLE001  damaged EXIF data, of whatever kind, does not make the pixels unreadable
+        return "", None
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import files
 from ..errors import DataError, nearest
 from . import samples
-from .image import why_unreadable
+from .bursts import burst_groups
+from .duplicates import Looks
+from .image import Glimpse, glimpse
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
 
 _VAL_SHARE = 0.2
@@ -37,7 +39,10 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Images for training, validation and test; ``description`` says what was found and how it was split."""
+    """Images for training, validation and test; ``description`` says what was found and how it was split.
+
+    ``looks``: how the images look at a glance, where they were checked when the data set was opened.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -46,6 +51,7 @@ class Dataset:
     test: tuple[Item, ...]
     skipped: tuple[Skipped, ...]
     description: str = ""
+    looks: Looks | None = field(default=None, compare=False, repr=False)
 
 
 def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Dataset:
@@ -55,7 +61,7 @@ def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Data
     of image paths (relative to the file, or absolute), one of labels, and if wanted one of splits. Where
     nothing is marked for validation, a stratified 20% of train is, chosen by the hash of (seed, path within the
     data set): the same on every machine and in every order of files. ``check`` decodes every image; unreadable
-    ones are skipped and listed.
+    ones are skipped and listed, and images of one burst (``bursts``) stay on one side of a split that is drawn.
 
     Raises DataError with the path and the fix for anything that is not such a data set.
     """
@@ -73,7 +79,7 @@ def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Data
 
 def save_split(dataset: Dataset, path: str | Path) -> Path:
     """Write everything that a Dataset says to a JSON file."""
-    data = asdict(dataset)
+    data: dict[str, object] = {name: getattr(dataset, name) for name in ("name", "classes", "description")}
     for split in SPLITS:
         data[split] = [[item.image, item.label] for item in getattr(dataset, split)]
     data["skipped"] = [[skipped.image, skipped.reason] for skipped in dataset.skipped]
@@ -84,12 +90,12 @@ def load_split(path: str | Path) -> Dataset:
     """The Dataset that ``save_split`` wrote. Raises DataError for anything else."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-        items = {split: tuple(Item(str(image), int(label)) for image, label in data[split]) for split in SPLITS}
+        train, val, test = (tuple(Item(str(image), int(label)) for image, label in data[split]) for split in SPLITS)
         classes = tuple(str(name) for name in data["classes"])
-        if any(not 0 <= item.label < len(classes) for split in items.values() for item in split):
+        if any(not 0 <= item.label < len(classes) for item in (*train, *val, *test)):
             raise ValueError("a label without a class")
         skipped = tuple(Skipped(str(image), str(reason)) for image, reason in data["skipped"])
-        return Dataset(str(data["name"]), classes, **items, skipped=skipped, description=str(data["description"]))
+        return Dataset(str(data["name"]), classes, train, val, test, skipped, str(data["description"]))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; a run's folder holds one as split.json") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -109,9 +115,9 @@ def _digits(name: str) -> Dataset:
 
 def _dataset(found: Found, seed: int, check: bool) -> Dataset:
     skipped = [Skipped(image, reason) for image, reason in found.skipped]
-    records = found.records
+    records, looks = found.records, None
     if check:
-        records, unreadable = _readable(records)
+        records, unreadable, looks = _readable(records)
         skipped += unreadable
     skipped.sort(key=lambda item: (item.image, item.reason))
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
@@ -120,8 +126,11 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
     _check_classes(found, splits, skipped)
     how = ""
     if "val" not in found.splits:
-        splits["train"], splits["val"] = _cut(splits["train"], seed)
-        how = f" (val: {_VAL_SHARE:.0%} of each class, drawn with seed {seed})"
+        bursts = _bursts(splits["train"], looks) if looks else {}
+        splits["train"], splits["val"] = _cut(splits["train"], seed, bursts)
+        several = sum(count > 1 for count in Counter(bursts.values()).values())
+        kept = f"; {several} bursts or copies kept on one side" if several else ""
+        how = f" (val: {_VAL_SHARE:.0%} of each class, drawn with seed {seed}{kept})"
     if not splits["val"]:
         raise DataError(f"{found.path}: no images for validation; add some, or several per class to draw them from")
     labels = {name: index for index, name in enumerate(found.classes)}
@@ -129,15 +138,23 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
     description = f"{found.layout}: {len(found.classes)} classes, {len(train)} train, {len(val)} val"
     description += (f", {len(test)} test" if test else "") + how + f", {len(skipped)} skipped"
     name = found.path.name if found.path.is_dir() else found.path.stem
-    return Dataset(name, found.classes, train, val, test, tuple(skipped), description)
+    return Dataset(name, found.classes, train, val, test, tuple(skipped), description, looks)
 
 
-def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Skipped]]:
+def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Skipped], Looks]:
     with ThreadPoolExecutor(_THREADS) as threads:  # Pillow decodes outside Python's global lock
-        reasons = list(threads.map(lambda record: why_unreadable(record.image), records))
-    checked = list(zip(records, reasons, strict=True))
-    good = tuple(record for record, reason in checked if reason is None)
-    return good, [Skipped(record.image, reason) for record, reason in checked if reason is not None]
+        glimpses = list(threads.map(lambda record: glimpse(record.image), records))
+    checked = list(zip(records, glimpses, strict=True))
+    good = [(record, look) for record, look in checked if isinstance(look, Glimpse)]
+    skipped = [Skipped(record.image, look) for record, look in checked if isinstance(look, str)]
+    looks = Looks.of((record.image for record, _ in good), [look for _, look in good])
+    return tuple(record for record, _ in good), skipped, looks
+
+
+def _bursts(records: list[Record], looks: Looks) -> dict[str, int]:
+    """The burst of each image."""
+    groups = dict(zip(looks.images, burst_groups(looks).tolist(), strict=True))
+    return {record.image: groups[record.image] for record in records}
 
 
 def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[Skipped]) -> None:
@@ -164,18 +181,23 @@ def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[
             raise DataError(f"{found.path}: {split} holds no readable images; add class folders to it, or remove it")
 
 
-def _cut(records: list[Record], seed: int) -> tuple[list[Record], list[Record]]:
-    """A class's records with the smallest hashes go to val: few change sides when images are added."""
-    by_class: dict[str, list[Record]] = defaultdict(list)
+def _cut(records: list[Record], seed: int, bursts: dict[str, int]) -> tuple[list[Record], list[Record]]:
+    """Records of train and of val: those with the smallest hashes, so few change sides when images are added.
+
+    A burst goes where its smallest hash says, as long as no class then has more for validation than it should.
+    """
+    groups: dict[object, list[tuple[bytes, Record]]] = defaultdict(list)
     for record in records:
-        by_class[record.label].append(record)
+        digest = hashlib.sha256(f"{seed}/{record.key}".encode(errors="surrogateescape")).digest()
+        groups[bursts.get(record.image, record.image)].append((digest, record))
+    sizes = Counter(record.label for record in records)
+    room = Counter({label: max(1, round(n * _VAL_SHARE)) if n > 1 else 0 for label, n in sizes.items()})
     val: set[str] = set()
-    for members in by_class.values():
-        members.sort(
-            key=lambda record: hashlib.sha256(f"{seed}/{record.key}".encode(errors="surrogateescape")).digest()
-        )
-        count = max(1, round(len(members) * _VAL_SHARE)) if len(members) > 1 else 0
-        val.update(record.image for record in members[:count])
+    for members in sorted(groups.values(), key=lambda members: min(digest for digest, _ in members)):
+        wanted = Counter(record.label for _, record in members)
+        if wanted <= room:
+            room -= wanted
+            val.update(record.image for _, record in members)
     return [record for record in records if record.image not in val], [r for r in records if r.image in val]
 
 

@@ -1,0 +1,23 @@
+"""A data set, opened and checked: what every training starts with."""
+
+from pathlib import Path
+
+from ..data.check import Finding, check_dataset, refuse_leaks
+from ..data.sources import Dataset, open_dataset
+from .progress import tell
+
+
+def open_checked(data: str | Path, *, seed: int, allow_leak: bool) -> tuple[Dataset, tuple[Finding, ...]]:
+    """The opened data set and what its check found; warnings are said.
+
+    Raises DataError for what is no data set, and, without ``allow_leak``, for one whose splits share pictures.
+    """
+    dataset = open_dataset(data, seed=seed)
+    tell(dataset.description)
+    findings = check_dataset(dataset)
+    if not allow_leak:
+        refuse_leaks(dataset, findings)
+    for finding in findings:
+        if finding.severity != "info":
+            tell(f"{finding.severity}: {finding}")
+    return dataset, findings
