@@ -44,6 +44,9 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
 Project = Annotated[Path, typer.Option(help="Folder that run folders are made in")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")
+]
 AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Train although splits share pictures")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
 Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
