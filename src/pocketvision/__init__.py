@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .app.build import build
     from .app.commands import evaluate, export, measure, predict
+    from .app.data_report import data_report
     from .app.doctor import doctor
     from .app.models import models
     from .app.options import TrainOptions
@@ -28,6 +29,7 @@ _HOMES = {
     "export": ".app.commands",
     "measure": ".app.commands",
     "models": ".app.models",
+    "data_report": ".app.data_report",
     "doctor": ".app.doctor",
     "TrainOptions": ".app.options",
     "create_model": ".nn.load",
@@ -37,6 +39,7 @@ __all__ = [
     "TrainOptions",
     "build",
     "create_model",
+    "data_report",
     "doctor",
     "evaluate",
     "export",

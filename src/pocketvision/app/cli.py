@@ -44,9 +44,7 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
 Project = Annotated[Path, typer.Option(help="Folder that run folders are made in")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")
-]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")]
 AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Train although splits share pictures")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
 Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
@@ -216,6 +214,20 @@ def models(
     from .models import models as run
 
     result = run(name, width=width, width_rule=width_rule, imgsz=imgsz, hidden=hidden)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def data(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("data_report.html"),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Find copies, leaks, wrong labels and bad files in a data set, and show them on a page."""
+    from .data_report import data_report
+
+    result = data_report(data, out=out, seed=seed)
     _print(result.to_dict(), str(result), as_json)
 
 

@@ -3,6 +3,13 @@
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
+from io import BytesIO
+from pathlib import Path
+
+from ..data.image import read_image
+from ..errors import DataError
+
+THUMBNAIL = 240  # pixels of the longer side, twice the size on the page for sharp screens
 
 
 class Html(str):
@@ -51,3 +58,30 @@ def picture(light: bytes, dark: bytes, description: str, class_: str = "plot") -
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{data_uri(dark, "png")}">'
         f'<img class="{escape(class_)}" alt="{escape(description)}" src="{data_uri(light, "png")}"></picture>'
     )
+
+
+def document(title: str, body: Html) -> str:
+    """A whole page around ``body``: one file that needs nothing else."""
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{tag('title', title)}\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def thumbnail(file: str, description: str) -> Html:
+    """An image file, small, inside the page; or why it cannot be shown."""
+    from PIL import Image
+
+    try:
+        image = Image.fromarray(read_image(file, short_side=THUMBNAIL))
+    except DataError as error:
+        return tag("p", f"This image cannot be shown: {error}", class_="quiet")
+    tiny = max(image.size) < 64
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = BytesIO()
+    image.save(buffer, format="PNG" if tiny else "JPEG", quality=85)
+    uri = data_uri(buffer.getvalue(), "png" if tiny else "jpeg")
+    kind = "tiny" if tiny else "photo"
+    return Html(f'<img class="{kind}" loading="lazy" alt="{html(description)}" src="{uri}">')

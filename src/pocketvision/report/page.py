@@ -2,13 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from ..data.image import read_image
-from ..errors import DataError
 from ..spec.model import to_data
 from ..training.evaluate import Mistake
 from .content import (
@@ -23,10 +20,9 @@ from .content import (
     runtime,
     snippet,
 )
-from .html import Html, data_uri, html, join, picture, table, tag
+from .html import Html, document, join, picture, table, tag, thumbnail
 from .plots import CELL_NUMBERS_UP_TO, DARK, LIGHT, confusion_plot, curve_plots
 
-THUMBNAIL = 240  # pixels of the longer side, twice the size on the page for sharp screens
 MISTAKES, SKIPPED = 24, 200  # shown at most
 
 
@@ -46,12 +42,7 @@ def page(report: BuildReport) -> str:
     ]
     shown = [(title, section(report)) for title, section in sections]
     body = join([_header(report), *(tag("section", tag("h2", title), content) for title, content in shown if content)])
-    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{tag('title', report.title)}\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return document(report.title, body)
 
 
 def _header(report: BuildReport) -> Html:
@@ -161,23 +152,7 @@ def _mistake(mistake: Mistake, classes: Sequence[str]) -> Html:
     true, predicted = classes[mistake.label], classes[mistake.predicted]
     name = tag("span", Path(mistake.image).name, class_="file", title=mistake.image)
     words = ("is ", tag("b", true), ", taken for ", tag("b", predicted), f" ({mistake.score:.0%})", name)
-    return tag("figure", _thumbnail(mistake.image, f"{true}, taken for {predicted}"), tag("figcaption", *words))
-
-
-def _thumbnail(file: str, description: str) -> Html:
-    from PIL import Image
-
-    try:
-        image = Image.fromarray(read_image(file))
-    except DataError as error:
-        return tag("p", f"This image cannot be shown: {error}", class_="quiet")
-    tiny = max(image.size) < 64
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = BytesIO()
-    image.save(buffer, format="PNG" if tiny else "JPEG", quality=85)
-    uri = data_uri(buffer.getvalue(), "png" if tiny else "jpeg")
-    kind = "tiny" if tiny else "photo"
-    return Html(f'<img class="{kind}" loading="lazy" alt="{html(description)}" src="{uri}">')
+    return tag("figure", thumbnail(mistake.image, f"{true}, taken for {predicted}"), tag("figcaption", *words))
 
 
 def _latency(report: BuildReport) -> Html:

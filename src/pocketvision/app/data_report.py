@@ -1,0 +1,85 @@
+"""`pocketvision data`: what is wrong with a data set, with pictures and the fix of each."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.check import Finding, check_dataset, class_counts
+from ..data.sources import open_dataset
+from ..files import write_text
+from ..report.data_page import data_page
+from .progress import tell
+from .suspects import Suspect, image_features, suspects
+
+PAGE = Path("data_report.html")
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What was found. ``counts``: images per split and class; ``suspects``: labels that may be wrong, the surest first,
+    and ``looked_at``: what the classifier saw that doubts them."""
+
+    data: str
+    page: Path
+    description: str
+    counts: dict[str, dict[str, int]]
+    findings: tuple[Finding, ...]
+    suspects: tuple[Suspect, ...]
+    looked_at: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be mended before training."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    @property
+    def next_step(self) -> str:
+        """The command that comes next."""
+        build = f"pocketvision build {shlex.quote(self.data)}"
+        return build if self.ok else f"pocketvision data {shlex.quote(self.data)} (when the errors are mended)"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "data": self.data,
+            "page": str(self.page),
+            "ok": self.ok,
+            "counts": self.counts,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "suspects": [suspect.to_dict() for suspect in self.suspects],
+            "looked_at": self.looked_at,
+        }
+
+    def __str__(self) -> str:
+        lines = [self.description]
+        for finding in self.findings[1:]:
+            fix = f"\n         fix: {finding.fix}" if finding.fix else ""
+            lines.append(f"{finding.severity:8} {finding.text}{fix}")
+        if self.suspects:
+            lines.append(f"look at  {len(self.suspects)} labels that may be wrong ({self.looked_at}):")
+            lines += [
+                f"         {s.image}: labelled {s.label}, looks like {s.looks_like} ({s.probability:.0%})"
+                for s in self.suspects[:SHOWN]
+            ]
+        if len(lines) == 1:
+            lines.append("nothing wrong was found")
+        return "\n".join([*lines, f"page: {self.page}", f"next: {self.next_step}"])
+
+
+def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> DataReport:
+    """Look for unreadable, tiny and equal images, leaks, unequal classes and wrong labels; write a page with pictures.
+
+    ``out``: the HTML file. ``seed``: of the split, where one is drawn. Raises DataError for what is no data set.
+    """
+    dataset = open_dataset(data, seed=seed)
+    tell(dataset.description)
+    findings = check_dataset(dataset)
+    features, looked_at = image_features(dataset)
+    doubted = tuple(suspects(dataset, features))
+    report = DataReport(
+        str(data), Path(out), dataset.description, class_counts(dataset), findings, doubted, looked_at
+    )  # fmt: skip
+    rows = [suspect.to_dict() for suspect in doubted]
+    write_text(out, data_page(dataset, findings, rows, looked_at, report.next_step))
+    return report

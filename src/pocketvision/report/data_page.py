@@ -1,0 +1,109 @@
+"""The HTML page of a checked data set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..data.check import Finding, class_counts
+from ..data.sources import Dataset
+from .html import Html, document, join, table, tag, thumbnail
+
+GROUPS, SUSPECTS, PER_GROUP, LISTED = 30, 60, 6, 200  # shown at most
+_TITLES = {
+    "unreadable": "Files that were skipped",
+    "tiny": "Tiny images",
+    "leak": "The same picture in two splits",
+    "contradiction": "One picture, two labels",
+    "copies": "Copies in train",
+}
+
+
+def data_page(
+    dataset: Dataset, findings: Sequence[Finding], suspects: Sequence[Mapping[str, object]], how: str, next_step: str
+) -> str:
+    """The whole page. ``suspects``: image, split, label, looks_like and probability; ``how`` they were found."""
+    labels = {item.image: dataset.classes[item.label] for item in (*dataset.train, *dataset.val, *dataset.test)}
+    splits = {item.image: split for split in ("train", "val", "test") for item in getattr(dataset, split)}
+    where = {image: f"{split}, {labels[image]}" for image, split in splits.items()}
+    sections = [("What was found", _list(findings))]
+    for kind, title in _TITLES.items():
+        found = [finding for finding in findings if finding.kind == kind]
+        sections.append((title, join(_finding(dataset, finding, where) for finding in found)))
+    sections += [("Labels to look at", _suspects(suspects, how)), ("The classes", _classes(dataset))]
+    body = [_header(dataset, findings, suspects)]
+    body += [tag("section", tag("h2", title), content) for title, content in sections if content]
+    body.append(tag("section", tag("h2", "Next"), tag("pre", tag("code", next_step), class_="wrap")))
+    return document(f"{dataset.name}: the data", join(body))
+
+
+def _header(dataset: Dataset, findings: Sequence[Finding], suspects: Sequence[object]) -> Html:
+    errors = sum(finding.severity == "error" for finding in findings)
+    warnings = sum(finding.severity == "warning" for finding in findings)
+    words = f"✗ {errors} to be mended before training" if errors else "✓ Ready for training"
+    leaked = sum(len(finding.groups) for finding in findings if finding.kind == "leak")
+    images = len(dataset.train) + len(dataset.val) + len(dataset.test)
+    tiles = [
+        (f"{images:,}", f"images in {len(dataset.classes)} classes; {len(dataset.skipped):,} skipped"),
+        (f"{leaked:,}", "images of one split that are also in another"),
+        (f"{len(suspects):,}", "labels to look at"),
+        (f"{warnings:,}", "warnings"),
+    ]
+    return join(
+        [
+            tag("h1", f"{dataset.name}: the data"),
+            tag("p", dataset.description, class_="quiet"),
+            tag("p", words, class_=f"verdict {'no' if errors else 'yes'}"),
+            tag("div", *(tag("div", tag("b", b), tag("span", s), class_="tile") for b, s in tiles), class_="tiles"),
+        ]
+    )
+
+
+def _list(findings: Sequence[Finding]) -> Html:
+    mark = {"error": tag("b", "error", class_="no"), "warning": "warning", "info": "good to know"}
+    return table(["", "found", "what to do"], [(mark[f.severity], f.text, f.fix) for f in findings])
+
+
+def _finding(dataset: Dataset, finding: Finding, where: Mapping[str, str]) -> Html:
+    intro = tag("p", f"{finding.text}.", *([f" {finding.fix[0].upper()}{finding.fix[1:]}."] if finding.fix else []))
+    if finding.kind == "unreadable":
+        return join([intro, table(["file", "why"], [(s.image, s.reason) for s in dataset.skipped[:LISTED]])])
+    more = f"The first {GROUPS} of {len(finding.groups):,}." if len(finding.groups) > GROUPS else ""
+    groups = [tag("div", *(_photo(image, where) for image in g[:PER_GROUP]), class_="copies") for g in finding.groups]
+    return join([intro, tag("p", more, class_="quiet") if more else "", tag("div", *groups[:GROUPS], class_="groups")])
+
+
+def _photo(image: str, where: Mapping[str, str]) -> Html:
+    place = where.get(image, "")
+    name = tag("span", Path(image).name, class_="file", title=image)
+    return tag("figure", thumbnail(image, place), tag("figcaption", tag("b", place), name))
+
+
+def _suspects(suspects: Sequence[Mapping[str, object]], how: str) -> Html:
+    if not suspects:
+        return Html()
+    shown = suspects[:SUSPECTS]
+    intro = (
+        f"{len(suspects):,} images that a classifier, trained without them, took for another class with confidence; "
+        f"the {len(shown)} surest. Some are wrong labels, some are only hard: you decide. It saw: {how}."
+    )
+    figures = []
+    for suspect in shown:
+        image = str(suspect["image"])
+        name = tag("span", Path(image).name, class_="file", title=image)
+        label, other = tag("b", str(suspect["label"])), tag("b", str(suspect["looks_like"]))
+        words = (
+            "labelled ",
+            label,
+            ", looks like ",
+            other,
+            f" ({suspect['probability']:.0%}), {suspect['split']}",
+            name,
+        )
+        picture = thumbnail(image, f"labelled {suspect['label']}, looks like {suspect['looks_like']}")
+        figures.append(tag("figure", picture, tag("figcaption", *words)))
+    return join([tag("p", intro), tag("div", *figures, class_="mistakes")])
+
+
+def _classes(dataset: Dataset) -> Html:
+    counts = {split: by_class for split, by_class in class_counts(dataset).items() if any(by_class.values())}
+    rows = [(name, *(f"{by_class[name]:,}" for by_class in counts.values())) for name in dataset.classes]
+    return table(["class", *counts], rows, "l" + "r" * len(counts))
