@@ -5,8 +5,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .conftest import ROWS, call
 
@@ -186,6 +187,51 @@ def test_errors_say_cause_and_fix(arguments: tuple[str, ...], said: str, tmp_pat
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_data(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for k, name in enumerate(("Bär", "猫")):  # blobs, bright in one class and dark in the other
+        for split, count in (("train", 25), ("val", 8)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                small = rng.integers(110 * k, 110 * k + 146, (6, 6, 3)).astype(np.uint8)
+                large = Image.fromarray(small).resize((60, 60), Image.Resampling.BICUBIC)
+                large.save(root / split / name / f"{chr(97 + number)}.png")
+    ImageOps.mirror(Image.open(root / "train/猫/a.png")).save(root / "val/猫/again.png")
+    shutil.move(root / "train/猫/b.png", root / "train/Bär/wrong.png")
+    (root / "train/Bär/broken.jpg").write_bytes(b"no image")
+    done = call("data", root, "--out", tmp_path / "page.html", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result) == documented("data")
+    assert (result["ok"], result["page"]) == (False, str(tmp_path / "page.html"))
+    assert result["counts"]["train"] == {"Bär": 26, "猫": 24}
+    kinds = {finding["kind"]: finding for finding in result["findings"]}
+    assert set(kinds) == {"counts", "unreadable", "leak"}
+    assert kinds["leak"]["groups"] == [[str(root / "train/猫/a.png"), str(root / "val/猫/again.png")]]
+    suspect = result["suspects"][0]
+    assert (Path(suspect["image"]).name, suspect["label"], suspect["looks_like"]) == ("wrong.png", "Bär", "猫")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img ") == 2 + len(result["suspects"])
+    assert all(part in page for part in ("broken.jpg", "labelled <b>Bär</b>", "The same picture in two splits"))
+    assert "http" not in page
+    text = call("data", root, "--out", tmp_path / "page.html").stdout
+    assert "fix: remove one copy of each" in text
+    assert "next: pocketvision data" in text
+
+
+@pytest.mark.parametrize("folders", [(), ("cat",)])
+def test_data_of_no_data_set(tmp_path: Path, folders: tuple[str, ...]):
+    for name in folders:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / name / "1.png")
+    done = call("data", tmp_path, "--out", tmp_path / "page.html")
+    assert done.returncode == 1
+    assert str(tmp_path) in done.stderr
+    assert "class" in done.stderr
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_leaking_split_is_refused_unless_told(digits: Path, tmp_path: Path):

@@ -59,7 +59,7 @@ def test_duplicates_across_splits(tmp_path: Path):
     original = str(root / "train/a/003.bmp")
     assert val.groups == tuple((original, str(root / f"val/a/copy {number}.bmp")) for number in (1, 2))
     assert "1 of the test images (20.0%)" in test.text
-    assert "1 pictures occur with two different labels" in contradicting.text
+    assert "1 picture occurs with two different labels" in contradicting.text
     assert set(contradicting.groups[0]) == set(test.groups[0])
     assert repeated.groups == (tuple(str(root / f"train/b/{name}.bmp") for name in ("005", "copy 4")),)
 

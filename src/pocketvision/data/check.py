@@ -129,11 +129,11 @@ def _copies(dataset: Dataset) -> list[Finding]:
     findings = [_leak(dataset, groups, files, *splits) for splits in (("train", "val"), ("train", "test"))]
     findings.append(_leak(dataset, groups, files, "val", "test"))
     if contradicting := [group for group in groups if len({item.label for _, item in group}) > 1]:
-        text = f"{len(contradicting)} pictures occur with two different labels"
+        text = f"{_pictures(contradicting)} with two different labels"
         findings.append(Finding("error", "contradiction", text, "keep the right one", _images(contradicting)))
     repeated = [train for group in groups if len(train := [place for place in group if place[0] == "train"]) > 1]
     if repeated:
-        text = f"{len(repeated)} pictures occur more than once in train"
+        text = f"{_pictures(repeated)} more than once in train"
         findings.append(Finding("info", "copies", text, "remove the copies", _images(repeated)))
     return [finding for finding in findings if finding]
 
@@ -216,6 +216,10 @@ def _digest(image: str) -> bytes | None:
 
 def _images(groups: list[_Group]) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(sorted(item.image for _, item in group)) for group in groups))
+
+
+def _pictures(groups: list[_Group]) -> str:
+    return "1 picture occurs" if len(groups) == 1 else f"{len(groups)} pictures occur"
 
 
 def _listed(names: list[str]) -> str:
