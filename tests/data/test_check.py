@@ -126,10 +126,7 @@ def test_near_duplicates_across_splits_and_classes(tmp_path: Path):
         "file.jpg": "c.jpg",
     }
     assert [Path(image).name for image in contradiction.groups[0]] == ["a.jpg", "wrong.webp", "again ü.jpg"]
-    assert {tuple(Path(image).name for image in group) for group in repeated.groups} == {
-        ("a.jpg", "wrong.webp"),
-        ("d.jpg", "small.png"),
-    }
+    assert [tuple(Path(image).name for image in group) for group in repeated.groups] == [("d.jpg", "small.png")]
     with pytest.raises(DataError, match=r"3 of the val images.*for example .*a\.jpg and .*remove one.*--allow-leak"):
         refuse_leaks(dataset, [leak])
 

@@ -81,7 +81,9 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> 
             turned, seen = vectors.T @ rest, x[out] @ vectors
             for row, alpha in enumerate(ALPHAS):
                 scores[row, out] = seen @ (turned / (values.clip(0) + alpha)[:, None])
-    tried = [_softmax(score * sharpness) for score in scores for sharpness in (1, 2, 3, 4, 6, 8, 12, 16)]
+    tried = [
+        _softmax(scores[row] * sharpness) for row in range(len(ALPHAS)) for sharpness in (1, 2, 3, 4, 6, 8, 12, 16)
+    ]
     return max(tried, key=lambda p: np.log(p[np.arange(len(labels)), labels].clip(1e-9)).mean())
 
 

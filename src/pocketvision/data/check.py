@@ -128,10 +128,12 @@ def _copies(dataset: Dataset) -> list[Finding]:
     files, groups = _copy_groups(placed, dataset)
     findings = [_leak(dataset, groups, files, *splits) for splits in (("train", "val"), ("train", "test"))]
     findings.append(_leak(dataset, groups, files, "val", "test"))
-    if contradicting := [group for group in groups if len({item.label for _, item in group}) > 1]:
+    contradicting = [group for group in groups if len({item.label for _, item in group}) > 1]
+    if contradicting:
         text = f"{_pictures(contradicting)} with two different labels"
         findings.append(Finding("error", "contradiction", text, "keep the right one", _images(contradicting)))
-    repeated = [train for group in groups if len(train := [place for place in group if place[0] == "train"]) > 1]
+    trained = ([place for place in group if place[0] == "train"] for group in groups if group not in contradicting)
+    repeated = [group for group in trained if len(group) > 1]
     if repeated:
         text = f"{_pictures(repeated)} more than once in train"
         findings.append(Finding("info", "copies", text, "remove the copies", _images(repeated)))
