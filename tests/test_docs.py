@@ -36,6 +36,7 @@ def commands() -> list[str]:
         line for page in PAGES for code, _ in blocks(page, "sh") for line in code.replace("\\\n", " ").splitlines()
     ]
     parts = [part.strip() for line in lines for part in re.split(r"&&|\||;", line.partition(" #")[0])]
+    parts = [re.sub(r"^torchrun .*? -m (?=pocketvision )", "", part) for part in parts]
     return [part for part in parts if re.match(r"(\S*/)?pocketvision( |$)", part)]
 
 

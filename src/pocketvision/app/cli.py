@@ -241,7 +241,10 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _print(data: dict[str, Any], text: str, as_json: bool) -> None:
     """The result for a program or for a person, on standard output."""
-    typer.echo(json.dumps(data, default=str) if as_json else text)
+    from .progress import speaks
+
+    if speaks():
+        typer.echo(json.dumps(data, default=str) if as_json else text)
 
 
 def _options(context: typer.Context) -> "TrainOptions":
@@ -291,6 +294,8 @@ def main(command: Callable[..., Any] = app) -> None:
     # forward passes of a probe took 10.8 s that way and 1.7 s with threads that sleep. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.argv[1:] = _with_dashes(sys.argv[1:])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "train" not in sys.argv[1:2]:
+        sys.exit(_refuse_together())
     try:
         code = command(standalone_mode=False)
         if code == 130:  # typer's answer to Ctrl-C
@@ -312,6 +317,18 @@ def main(command: Callable[..., Any] = app) -> None:
             sys.exit(0)
         code = _fail(error.format_message())  # type: ignore[attr-defined]
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_together() -> int:
+    """Only training can be shared by processes."""
+    from .progress import speaks
+
+    count, command = os.environ["WORLD_SIZE"], " ".join(["pocketvision", *sys.argv[1:2]])
+    message = (
+        f"torchrun is for training: run `{command}` as one process, after "
+        f"`torchrun --nproc-per-node {count} -m pocketvision train ...`"
+    )
+    return _fail(message) if speaks() else 1
 
 
 def _fail(message: str, code: int = 1) -> int:

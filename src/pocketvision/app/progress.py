@@ -1,20 +1,28 @@
 """Training events as a progress bar on a terminal, or one line per epoch elsewhere; always on standard error."""
 
+import os
 import sys
 from collections.abc import Iterator
 
 from ..training.events import Averaged, EpochEnd, Event, Started, Step, Stopped
 
 
+def speaks() -> bool:
+    """Whether this process is alone, or the first of those that torchrun started: the others are silent."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def tell(text: str) -> None:
     """A line for the person who waits."""
+    if not speaks():
+        return
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def show(events: Iterator[Event]) -> Stopped:
     """Run the training to its end, showing how it goes, and return its last event."""
-    on_terminal = sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty() and speaks()
     for event in events:
         match event:
             case Started():

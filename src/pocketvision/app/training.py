@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from ..data.sources import Dataset
+from ..data.sources import Dataset, parse_split, split_text
 from ..nn.fold import has_identity_norms, unfold
 from ..nn.model import build
 from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
 from ..tasks.classification import Classification
+from ..training import distributed
 from ..training.checkpoint import BEST, create_run
 from ..training.diagnose import Remedy
 from ..training.events import Stopped
@@ -63,19 +64,33 @@ class TrainResult:
 def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOptions = TrainOptions()) -> TrainResult:
     """Train ``model`` (a name, or a JSON file of rows) on ``data`` and keep everything in a new run folder.
 
-    Raises ConfigurationError, DataError, WeightsError or TrainingError with cause and fix.
+    Under torchrun, all processes together. Raises ConfigurationError, DataError, WeightsError or TrainingError with
+    cause and fix.
     """
-    options.check()
-    dataset, _ = open_checked(data, seed=options.seed, allow_leak=options.allow_leak)
-    size = options.imgsz or natural_size(dataset)
-    weights = starting_weights(options.weights, size)
-    spec = model_spec(model, width=options.width, width_rule=options.width_rule)
-    return train_spec(dataset, with_size(spec, size, ratio=1.0), weights, options)[0]
+    with distributed.joined():
+        options.check()
+        dataset = _open(data, options)
+        size = options.imgsz or natural_size(dataset)
+        weights = starting_weights(options.weights, size)
+        spec = model_spec(model, width=options.width, width_rule=options.width_rule)
+        return train_spec(dataset, with_size(spec, size, ratio=1.0), weights, options)[0]
+
+
+def _open(data: str | Path, options: TrainOptions) -> Dataset:
+    """The data set; of several processes the first one checks it."""
+
+    def opened() -> Dataset:
+        return open_checked(data, seed=options.seed, allow_leak=options.allow_leak)[0]
+
+    if distributed.world() == 1:
+        return opened()
+    return parse_split(distributed.from_first(lambda: split_text(opened()).encode()).decode())
 
 
 def resume_training(run: Path) -> TrainResult:
     """Go on with an interrupted run, to the same result that it would have had."""
-    return _finish(show(resume(run, Classification())), "")
+    with distributed.joined():
+        return _finish(show(resume(run, Classification())), "")
 
 
 def starting_weights(weights: str, size: int) -> str:
@@ -104,7 +119,8 @@ def train_spec(
     outside = warnings(options, own_recipe, len(dataset.train))
     for text in outside:
         tell(f"warning: {text}")
-    run = create_run(options.project, Classification().name, options.name or spec.backbone.name)
+    name = options.name or spec.backbone.name
+    run = Path(distributed.from_first(lambda: bytes(create_run(options.project, Classification().name, name))).decode())
     result = _finish(show(fit(model, Classification(), dataset, recipe, run)), weights)
     return replace(result, warnings=outside), info
 
@@ -118,5 +134,5 @@ def _finish(stopped: Stopped, weights: str) -> TrainResult:
         reason=stopped.reason,
         seconds=stopped.seconds,
         weights=weights,
-        remedies=diagnose_run(stopped.run, finished=stopped.reason != "interrupted"),
+        remedies=diagnose_run(stopped.run, finished=stopped.reason != "interrupted") if distributed.first() else (),
     )

@@ -53,8 +53,11 @@ class ImageCache:
 
 
 def cache_limit() -> int:
-    """Bytes that a cache may take: a quarter of the memory that is free now, at most 2 GiB."""
-    return min(LIMIT, _available_memory() // 4)
+    """Bytes that a cache may take: a quarter of the memory that is free now, at most 2 GiB.
+
+    The processes that torchrun started on this machine share that quarter.
+    """
+    return min(LIMIT, _available_memory() // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _shared(count: int, kind: type) -> np.ndarray:

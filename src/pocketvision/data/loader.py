@@ -48,6 +48,9 @@ class ImageLoader:
     Decoded images stay in memory (up to 2 GiB and a quarter of what is free), so later epochs do not decode
     again; the pixels are the same either way. ``workers=0`` works in this process and leaves the global
     random generators as they were; otherwise that many processes prepare the batches.
+
+    ``share`` (number, count): of each batch only this process's part of ``count``. Parts may be empty, but none that is
+    not holds a single image of several, on which BatchNorm could not train.
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class ImageLoader:
         augment: Augment | None = None,
         seed: int = 0,
         workers: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if not items:
             raise DataError("there are no images to load; check that this part of the data set is not empty")
         if batch < 1 or workers < 0 or seed < 0:
             raise ConfigurationError(f"{batch=}, {workers=}, {seed=}; valid: batch from 1, workers and seed from 0")
         self.items, self.batch, self.augment = tuple(items), batch, augment
-        self.seed, self.workers = seed, workers
+        self.seed, self.workers, self.share = seed, workers, share
         images = tuple(item.image for item in self.items)
         self._reader = _Reader(images, preprocessing, augment, seed)
 
@@ -96,7 +100,7 @@ class ImageLoader:
         if self.augment is not None:
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
         requests = [
-            (epoch, order[first : first + self.batch].tolist())
+            (epoch, _part(order[first : first + self.batch], *self.share))
             for first in range(start * self.batch, len(self) * self.batch, self.batch)
         ]
         if not requests:
@@ -108,7 +112,7 @@ class ImageLoader:
                 if isinstance(images, DataError):
                     raise images
                 items = tuple(self.items[index] for index in indices)
-                yield Batch(images, torch.tensor([item.label for item in items]), items)
+                yield Batch(images, torch.tensor([item.label for item in items], dtype=torch.int64), items)
 
 
 @dataclass(slots=True)
@@ -167,6 +171,12 @@ class _Reader:
                 image = load_reduced(self.images[index], self._kept_side, self.preprocessing.interpolation)
             self.cache.put(index, image)
         return image
+
+
+def _part(batch: np.ndarray, number: int, count: int) -> list[int]:
+    """Part ``number`` of ``count``; of a small batch only the first ones have some, at least two images."""
+    count = max(1, min(count, len(batch) // 2))
+    return batch[number::count].tolist() if number < count else []
 
 
 def _from_workers(reader: _Reader, requests: list[tuple[int, list[int]]], workers: int) -> Generator[Any]:

@@ -79,28 +79,38 @@ def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Data
 
 def save_split(dataset: Dataset, path: str | Path) -> Path:
     """Write everything that a Dataset says to a JSON file."""
+    return files.write_text(path, split_text(dataset))
+
+
+def split_text(dataset: Dataset) -> str:
+    """Everything that a Dataset says, as JSON."""
     data: dict[str, object] = {name: getattr(dataset, name) for name in ("name", "classes", "description")}
     for split in SPLITS:
         data[split] = [[item.image, item.label] for item in getattr(dataset, split)]
     data["skipped"] = [[skipped.image, skipped.reason] for skipped in dataset.skipped]
-    return files.write_text(path, json.dumps(data, indent=1) + "\n")
+    return json.dumps(data, indent=1) + "\n"
 
 
 def load_split(path: str | Path) -> Dataset:
     """The Dataset that ``save_split`` wrote. Raises DataError for anything else."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-        train, val, test = (tuple(Item(str(image), int(label)) for image, label in data[split]) for split in SPLITS)
-        classes = tuple(str(name) for name in data["classes"])
-        if any(not 0 <= item.label < len(classes) for item in (*train, *val, *test)):
-            raise ValueError("a label without a class")
-        skipped = tuple(Skipped(str(image), str(reason)) for image, reason in data["skipped"])
-        return Dataset(str(data["name"]), classes, train, val, test, skipped, str(data["description"]))
+        return parse_split(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; a run's folder holds one as split.json") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: not a split that pocketvision wrote ({reason}); start a new run instead") from None
+
+
+def parse_split(text: str) -> Dataset:
+    """The inverse of ``split_text``. Raises ValueError, KeyError or TypeError for anything else."""
+    data = json.loads(text)
+    train, val, test = (tuple(Item(str(image), int(label)) for image, label in data[split]) for split in SPLITS)
+    classes = tuple(str(name) for name in data["classes"])
+    if any(not 0 <= item.label < len(classes) for item in (*train, *val, *test)):
+        raise ValueError("a label without a class")
+    skipped = tuple(Skipped(str(image), str(reason)) for image, reason in data["skipped"])
+    return Dataset(str(data["name"]), classes, train, val, test, skipped, str(data["description"]))
 
 
 def _digits(name: str) -> Dataset:

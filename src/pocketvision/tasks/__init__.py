@@ -1,6 +1,6 @@
 """What varies from task to task in one training loop: the loss and the metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -24,6 +24,10 @@ class Meter(Protocol):
 
     def update(self, outputs: Any, batch: Batch) -> None:
         """Take in a model's outputs, on any device."""
+        ...
+
+    def merge(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Take in what the meters of other processes have seen; ``total`` adds up a tensor over all of them."""
         ...
 
     def compute(self) -> dict[str, float]:

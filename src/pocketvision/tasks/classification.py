@@ -1,6 +1,6 @@
 """Image classification: cross-entropy, top-1 and top-5 accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,11 @@ class ClassificationMeter:
         hits_B5 = ranked_B5 == labels_B[:, None]
         self._hits[0] += int(hits_B5[:, 0].sum())
         self._hits[1] += int(hits_B5.sum())
+
+    def merge(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Add what the meters of other processes have seen."""
+        n, self._loss, *hits = total(torch.tensor([self.n, self._loss, *self._hits], dtype=torch.float64)).tolist()
+        self.n, self._hits = round(n), [round(hit) for hit in hits]
 
     def compute(self) -> dict[str, float]:
         """Accuracies from 0 to 1. Empty when nothing was seen."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
@@ -88,6 +89,15 @@ def create_run(project: str | Path, task: str, name: str) -> Path:
 
 def write_state(run: Path, snapshot: Snapshot) -> Path:
     """Write the state file and keep the one before it. A kill at any moment leaves a whole one, old or new."""
+    files.write_bytes(run / NEXT, encode(snapshot))
+    if (run / STATE).exists():
+        os.replace(run / STATE, run / PREVIOUS)
+    os.replace(run / NEXT, run / STATE)
+    return run / STATE
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """The bytes of a state file."""
     header = {
         "version": 1,
         "sha256": _digest(snapshot.tensors),
@@ -96,11 +106,7 @@ def write_state(run: Path, snapshot: Snapshot) -> Path:
         "task": snapshot.task,
         "progress": asdict(snapshot.progress),
     }
-    files.write_bytes(run / NEXT, save(dict(snapshot.tensors), metadata={"state": json.dumps(header)}))
-    if (run / STATE).exists():
-        os.replace(run / STATE, run / PREVIOUS)
-    os.replace(run / NEXT, run / STATE)
-    return run / STATE
+    return save(dict(snapshot.tensors), metadata={"state": json.dumps(header)})
 
 
 def read_state(run: Path) -> tuple[Snapshot, str]:
@@ -113,7 +119,7 @@ def read_state(run: Path) -> tuple[Snapshot, str]:
         if not path.exists():
             continue
         try:
-            snapshot = _read(path)
+            snapshot = decode(path.read_bytes())
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, ConfigurationError) as error:
             damaged.append(f"{path} is damaged ({error})")
             continue
@@ -129,10 +135,11 @@ def read_state(run: Path) -> tuple[Snapshot, str]:
     )
 
 
-def _read(path: Path) -> Snapshot:
-    with safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {})["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+def decode(data: bytes) -> Snapshot:
+    """The inverse of ``encode``. Raises one of many errors for anything else."""
+    tensors = load_tensors(data)
+    length = int.from_bytes(data[:8], "little")  # of safetensors' own header, in which ours is
+    header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
     if header["version"] != 1:
         raise ValueError(f"it has version {header['version']} of the format, this pocketvision reads version 1")
     if _digest(tensors) != header["sha256"]:

@@ -12,11 +12,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """While entered, the first SIGINT or SIGTERM only sets ``received``; a second one acts as it always does.
 
-    Outside of the main thread, where Python allows no handlers, it does nothing.
+    With ``patient`` the later ones do nothing: torchrun sends a SIGTERM after Ctrl-C has reached everyone already, and
+    after 30 seconds a SIGKILL. Outside of the main thread, where Python allows no handlers, it does nothing.
     """
 
-    def __init__(self) -> None:
-        self.received = False
+    def __init__(self, *, patient: bool = False) -> None:
+        self.received, self.patient = False, patient
         self._previous: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
@@ -25,13 +26,15 @@ class Interrupts:
             self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._restore()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not self.patient:  # torchrun's SIGTERM must not come before this process has said its error
+            self._restore()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() == self._process:
             self.received = True
-            self._restore()
+            if not self.patient:
+                self._restore()
         elif number == signal.SIGTERM:  # a forked data worker, which inherits the handler; its parent handles SIGINT
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

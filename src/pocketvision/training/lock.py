@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import TrainingError
+from . import distributed
 
 LOCK = Path("state/lock")
 _held = set[int]()  # file descriptors
@@ -17,9 +18,9 @@ def only_here(run: Path) -> Iterator[None]:
     """Hold ``run`` for as long as the block runs; the system lets go of it however this process ends.
 
     Raises TrainingError when another process holds it. Does nothing on Windows, for a folder without checkpoints, and
-    on a file system that keeps no locks.
+    on a file system that keeps no locks. Of processes that train together the first one holds it.
     """
-    if sys.platform == "win32" or not (run / LOCK).parent.is_dir():
+    if sys.platform == "win32" or not distributed.first() or not (run / LOCK).parent.is_dir():
         yield
         return
     import fcntl

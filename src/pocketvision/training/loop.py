@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from .. import files
-from ..data.sources import Dataset, load_split, save_split
+from ..data.sources import Dataset, load_split, parse_split, save_split, split_text
 from ..errors import ConfigurationError, TrainingError
 from ..nn.fold import fold
 from ..nn.model import Model, build
 from ..tasks import Task
-from . import checkpoint
+from . import checkpoint, distributed
 from .averaging import average_records, forget_others, keep_record
+from .checkpoint import Snapshot
 from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
 from .head import train_head
 from .interrupts import Interrupts
@@ -42,18 +43,22 @@ def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> I
     Raises TrainingError when the loss is not finite or another process trains in ``run``, ConfigurationError for a
     device that is not there or a folder that holds a run, DataError for an image that cannot be read.
     """
-    (run / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    first = distributed.first()
+    if first:
+        (run / LOCK).parent.mkdir(parents=True, exist_ok=True)
     with only_here(run):
-        if (run / checkpoint.STATE).exists():
+        if first and (run / checkpoint.STATE).exists():
             raise ConfigurationError(f"{run} holds a run already; resume it, or make a new folder with create_run")
         recipe = _resolved(recipe)
         model = fold(model.eval()).train() if recipe.fold_bn else model
         training = prepare(model, task, data, recipe, run)
         if recipe.head_first:
             train_head(training.model, data.train, recipe)
+            distributed.same_as_first(training.model.state_dict().values())
             training.ema = EMA(training.model, recipe.ema) if recipe.ema else None
-        files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
-        save_split(data, run / checkpoint.SPLIT)
+        if first:
+            files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
+            save_split(data, run / checkpoint.SPLIT)
         training.save()
         yield from _events(training, data, "")
 
@@ -71,18 +76,34 @@ def resume(run: str | Path, task: Task) -> Iterator[Event]:
 
 
 def _resumed(run: Path, task: Task) -> Iterator[Event]:
-    snapshot, warning = checkpoint.read_state(run)
+    snapshot, data, warning = _read(run)
     if snapshot.task != task.name:
         raise TrainingError(f"{run} is a run of the task {snapshot.task!r}, not of {task.name!r}; resume it as that")
-    data = load_split(run / checkpoint.SPLIT)
     training = prepare(build(snapshot.spec), task, data, snapshot.recipe, run)
     training.progress, training.clock = snapshot.progress, Clock(snapshot.progress.seconds)
     checkpoint.restore(snapshot, training.model, "model.")
     checkpoint.restore_optimizer(snapshot, training.optimizer, training.model)
     if training.ema:
         checkpoint.restore(snapshot, training.ema.model, "ema.")
-    checkpoint.remove_leftovers(run)
+    if distributed.first():
+        checkpoint.remove_leftovers(run)
     yield from _events(training, data, warning)
+
+
+def _read(run: Path) -> tuple[Snapshot, Dataset, str]:
+    """A run's newest state, its images, and a warning of a damaged state.
+
+    Of several processes the first one reads: the others may be on machines that do not have the folder.
+    """
+    found = list[tuple[Snapshot, Dataset, str]]()
+    if distributed.first():
+        snapshot, warning = checkpoint.read_state(run)
+        found.append((snapshot, load_split(run / checkpoint.SPLIT), warning))
+    if distributed.world() > 1:
+        state = distributed.from_first(lambda: checkpoint.encode(found[0][0]))
+        split = distributed.from_first(lambda: split_text(found[0][1]).encode())
+        found.append((checkpoint.decode(state), parse_split(split.decode()), ""))
+    return found[0]
 
 
 def _resolved(recipe: Recipe) -> Recipe:
@@ -97,7 +118,12 @@ def _events(training: Training, data: Dataset, warning: str) -> Iterator[Event]:
     counts = len(training.batches), len(data.train), len(data.val)
     yield Started(run, progress.step, progress.steps, *counts, device=recipe.device, warning=warning)
     clock.mark(progress.step)
-    with suitable_threads(training.model.spec, recipe), Interrupts() as interrupts:
+    together = distributed.world() > 1
+    with (
+        distributed.advising(f"pocketvision train --resume {run}"),
+        suitable_threads(training.model.spec, recipe),
+        Interrupts(patient=together) as interrupts,
+    ):
         while (reason := _reason_to_stop(training, interrupts)) is None:
             yield from _epoch(training, interrupts)
     if reason != "interrupted" and len(progress.records) > 1 and not progress.averaged:
@@ -112,7 +138,7 @@ def _reason_to_stop(training: Training, interrupts: Interrupts) -> Reason | None
         return "finished"
     if 0 < training.recipe.patience <= training.progress.stale:
         return "patience"
-    return "interrupted" if interrupts.received else None
+    return "interrupted" if distributed.any_of(interrupts.received)[0] else None
 
 
 def _epoch(training: Training, interrupts: Interrupts) -> Iterator[Event]:
@@ -127,7 +153,8 @@ def _epoch(training: Training, interrupts: Interrupts) -> Iterator[Event]:
         now = time.monotonic()
         if progress.step == warm:
             clock.mark(warm)
-        save = interrupts.received or now - saved >= recipe.save_every_s
+        stop, due = distributed.any_of(interrupts.received, now - saved >= recipe.save_every_s)
+        save = stop or due
         if save or progress.step == FIRST_PLAN:
             clock.lap(progress.step)
             training.plan()
@@ -143,7 +170,7 @@ def _epoch(training: Training, interrupts: Interrupts) -> Iterator[Event]:
             saved = time.monotonic()
             clock.mark(progress.step)
             yield Saved(path, progress.step)
-            if interrupts.received:
+            if stop:
                 return
     yield from _epoch_end(training, epoch + 1, lr)
 
@@ -163,7 +190,8 @@ def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
     row |= {f"val_{name}": number for name, number in metrics.items()} | {"seconds": round(clock.seconds(), 3)}
     progress.rows.append(row)
     training.plan()
-    checkpoint.write_results(training.run, progress.rows)
+    if distributed.first():
+        checkpoint.write_results(training.run, progress.rows)
     if best:
         keep_record(training, epoch)
     path = training.save(best=best)

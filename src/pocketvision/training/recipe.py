@@ -52,8 +52,9 @@ class Recipe:
     BatchNorm: ``bn_momentum`` is the weight of a new batch in the running statistics (MobileNetV3's 0.01 needs some 300
     steps to forget its start); with ``frozen_bn`` they stay, as in evaluation, and cost no time. With
     ``fold_bn`` the network trains, and stays, without it: folded into the convolutions. None for ``bn_momentum`` and
-    ``dropout``: as the network says. ``head_first``: before the first step the last layer is fitted to the features
-    of the frozen backbone (``training.head``).
+    ``dropout``: as the network says. ``sync_bn``: of several processes each normalises with the whole batch's mean and
+    variance, as one process would, not with its part's. ``head_first``: before the first step the last layer is fitted
+    to the features of the frozen backbone (``training.head``).
 
     The run: ``patience``: stop after so many epochs without a better one; 0: never. ``time_limit_s``: fewer steps than
     ``epochs`` says, so that the schedule ends by then. ``amp``: bfloat16 autocast; None: on CUDA yes, on a CPU no,
@@ -100,6 +101,7 @@ class Recipe:
     frozen_bn: bool = False
     fold_bn: bool = False
     head_first: bool = False
+    sync_bn: bool = True
     clip_norm: float | None = None
     patience: int = 0
     time_limit_s: float | None = None

@@ -23,12 +23,13 @@ from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..tasks import Task
 from ..tasks.distillation import Distillation, make_teacher
-from . import checkpoint
+from . import checkpoint, distributed
 from .checkpoint import Progress, Snapshot
 from .memory import keep_freed_memory
 from .optim import EMA, make_optimizer, set_rates
 from .recipe import Recipe
 from .schedule import learning_rate, weight_decay
+from .sync_batchnorm import synchronise
 
 # MobileNetV3-Small at 32 pixels, batch 32 (42 million): 29 ms of processor time a step with one thread, 166 with two on
 # two busy cores
@@ -113,18 +114,17 @@ class Training:
     def step(self, batch: Batch) -> tuple[float, float]:
         """One step; returns its loss and learning rate. Raises TrainingError for a loss that is not finite."""
         recipe, progress = self.recipe, self.progress
-        seed = np.random.SeedSequence([recipe.seed, progress.step]).generate_state(1, np.uint64)
+        seed = np.random.SeedSequence([recipe.seed, progress.step, distributed.rank()]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
         lr = learning_rate(progress.step, recipe, len(self.batches), progress.steps)
         set_rates(self.optimizer, lr, weight_decay(progress.step, recipe, progress.steps))
         batch = mixed(batch, recipe.mixup)
         with torch.autocast(recipe.device, torch.bfloat16, enabled=bool(recipe.amp)):
             outputs = self.model(self.inputs(batch))
-        loss = self.task.loss(outputs, batch, recipe)
-        value = loss.item()
+        loss = self.task.loss(outputs, batch, recipe) if batch.items else outputs.sum()  # of nothing: 0
+        value, images = distributed.backward(loss, len(batch.items), self.model)
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")
-        loss.backward()
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
@@ -132,8 +132,8 @@ class Training:
         if self.ema:
             self.ema.update(self.model, progress.step)
         progress.step += 1
-        progress.loss_sum += value * len(batch.items)
-        progress.images += len(batch.items)
+        progress.loss_sum += value * images
+        progress.images += images
         return value, lr
 
     @torch.inference_mode()
@@ -144,6 +144,7 @@ class Training:
         start, meter, model = time.monotonic(), self.task.meter(), (model or self.evaluated).eval()
         for batch in self.val_batches.epoch():
             meter.update(model(self.inputs(batch)), batch)
+        meter.merge(distributed.total)
         self.clock.evaluation_s = time.monotonic() - start
         return meter.compute()
 
@@ -152,21 +153,28 @@ class Training:
 
         The plan is part of the checkpoint, so that a resumed run has the same learning rates.
         """
-        limit_s, progress, clock = self.recipe.time_limit_s, self.progress, self.clock
-        if limit_s is None or not clock.step_s:
-            return
+        if self.recipe.time_limit_s is not None and self.clock.step_s:
+            self.progress.steps = distributed.number_of_first(self._steps_within(self.recipe.time_limit_s))
+
+    def _steps_within(self, limit_s: float) -> int:
+        progress, clock = self.progress, self.clock
         evaluation_s = clock.evaluation_s
         if evaluation_s is None:  # not yet measured; a forward pass is about a third of a training step
             evaluation_s = clock.step_s / 3 * len(self.val_batches or ())
         left_s = limit_s - clock.seconds() - evaluation_s
         left = max(0, int(left_s / (clock.step_s + evaluation_s / len(self.batches))))
-        progress.steps = min(progress.step + left, self.recipe.epochs * len(self.batches))
+        return min(progress.step + left, self.recipe.epochs * len(self.batches))
 
     def save(self, *, best: bool = False) -> Path:
-        """Write the newest weights, then the state: a run resumed after a kill in between writes the weights again."""
+        """Write the newest weights, then the state: a run resumed after a kill in between writes the weights again.
+
+        Of several processes the first one writes.
+        """
         for name, tensor in self.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
                 raise self._diverged(f"{name} is no longer finite")
+        if not distributed.first():
+            return self.run / checkpoint.STATE
         self.progress.seconds = self.clock.seconds()
         if best:
             save_model(self.evaluated, self.run / checkpoint.BEST)
@@ -251,6 +259,15 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
             f"the model has {model.spec.head.classes} classes, {data.name} has {len(data.classes)}; "
             "build the model with as many as the data has"
         )
+    if recipe.batch < 2 * distributed.world():
+        raise ConfigurationError(
+            f"batch={recipe.batch} is too small for {distributed.world()} processes, of which each needs 2 images; "
+            f"nearest valid: batch={2 * distributed.world()}"
+        )
+    distributed.use_device(recipe.device)
+    distributed.same_as_first(model.state_dict().values())
+    if recipe.sync_bn and distributed.world() > 1:
+        synchronise(model)
     if recipe.device == "cpu":
         keep_freed_memory()
     configure(model, recipe)
@@ -258,7 +275,9 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     p, batch, workers = model.spec.preprocessing, recipe.batch, recipe.workers
-    batches = ImageLoader(data.train, p, batch=batch, augment=recipe.augment, seed=recipe.seed, workers=workers)
+    share = distributed.rank(), distributed.world()
+    augment, seed = recipe.augment, recipe.seed
+    batches = ImageLoader(data.train, p, batch=batch, augment=augment, seed=seed, workers=workers, share=share)
     return Training(
         model=model,
         task=with_teachers(task, model.spec, recipe),
@@ -268,7 +287,7 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
         ema=EMA(model, recipe.ema) if recipe.ema else None,
         normalize=Normalize(p).to(recipe.device),
         batches=batches,
-        val_batches=ImageLoader(data.val, p, batch=batch, workers=workers) if data.val else None,
+        val_batches=ImageLoader(data.val, p, batch=batch, workers=workers, share=share) if data.val else None,
         progress=Progress(steps=recipe.epochs * len(batches)),
         clock=Clock(0.0),
     )
