@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,10 @@ def test_no_process_or_thread_is_left_behind():
     assert len(multiprocessing.active_children()) == 2
     batches.close()  # as the end of a loop that was left early does
     assert multiprocessing.active_children() == []
-    assert threading.active_count() == threads
+    end = time.monotonic() + 60
+    while threading.active_count() > threads and time.monotonic() < end:  # queues' threads take a moment to end
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
 
 
 def test_wrong_arguments():
