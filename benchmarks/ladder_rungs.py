@@ -189,7 +189,6 @@ def _finetuned(scale: Scale) -> list[Rung]:
         "rmsprop_adjusted": rmsprop,
         "augmented": replace(base, augment=replace(CROPS, policy="trivialaugment")),
         "averaged": replace(base, average_best=3),
-        "smoothed": replace(base, label_smoothing=0.1),
         "regularised": replace(base, label_smoothing=0.1, drop_path=0.2, lr_noise=0.67),
         "annealed": replace(base, final_weight_decay=0.005),
         "ema": replace(base, ema=0.98),
@@ -218,8 +217,8 @@ GRID = {
     "rmsprop_default": (0.0003, 0.001, 0.003),
     "rmsprop_adjusted": (0.001, 0.003, 0.01),
     "mobileone": (0.01, 0.03, 0.1),
-    "rmsprop_photos": (0.0003, 0.001, 0.003),
-    "rmsprop_photos_default": (3e-5, 1e-4, 3e-4),
+    "rmsprop_photos": (3e-5, 1e-4, 3e-4),
+    "rmsprop_photos_default": (1e-5, 3e-5, 1e-4),
 }
 TUNED_ON: dict[str, tuple[DataName, str]] = {
     "sgd": ("cifar10", "s0_baseline"),

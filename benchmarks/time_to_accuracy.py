@@ -59,7 +59,7 @@ def run_peer(arguments: argparse.Namespace, system: str, setting: str, *options:
 
 
 def peers(arguments: argparse.Namespace) -> None:
-    """Every setting with the first seed, in the order of promise; the best ones with all seeds."""
+    """Some settings with the first seed, in the order of promise; the best ones with all seeds."""
     from finetune_peers import SETTINGS
 
     def run(system: str, setting: str, seed: int) -> None:
@@ -67,20 +67,14 @@ def peers(arguments: argparse.Namespace) -> None:
         if not path.exists():
             run_peer(arguments, system, setting, f"--seed={seed}", "--cheap", f"--out={path}")
 
-    def run_seeds() -> None:
-        for seed in SEEDS[1:]:
-            for system in PEERS:
-                run(system, best_setting(system), seed)
-
     CURVES.mkdir(parents=True, exist_ok=True)
     settings = {system: list(SETTINGS[system]) for system in PEERS}
-    for place in (0, 1):
+    for place in range(arguments.settings):
         for system in PEERS:
             run(system, settings[system][place], 0)
-    run_seeds()
-    for system in PEERS:
-        run(system, settings[system][2], 0)
-    run_seeds()
+    for seed in SEEDS[1:]:
+        for system in PEERS:
+            run(system, best_setting(system), seed)
 
 
 def best_setting(system: str) -> str:
@@ -143,6 +137,8 @@ def timing(arguments: argparse.Namespace) -> None:
     """Seconds of an epoch and of an evaluation, everyone in turn."""
     from pocketvision.measuring.machine import load_average, this_machine
 
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        os.environ.pop(name, None)  # everyone's own default
     load, rounds = load_average(), dict[str, list[Any]]()
     for _ in range(arguments.rounds):
         rounds.setdefault("pocketvision", []).append(ours_once(arguments, 0)["epochs"])
@@ -244,7 +240,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "clothing10")
     parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="folder of the shared weights")
     parser.add_argument("--fastai-python", default=sys.executable, help="an environment that has fastai")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--settings", type=int, default=3, help="how many of each peer's settings to try")
+    parser.add_argument("--rounds", type=int, default=2, help="of the timing")
     arguments = parser.parse_args()
     sys.path.insert(0, str(HERE))
     COMMANDS[arguments.part](arguments)
