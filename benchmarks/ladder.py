@@ -28,17 +28,30 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ladder_rungs import CLAIMS, SCALES, TUNED_ON, DataName, Rung, Scale, network, rungs, teacher_recipe, tuning_rungs
+from ladder_rungs import (
+    CLAIMS,
+    RUNS,
+    SCALES,
+    TUNED_ON,
+    TUNING_SEED,
+    DataName,
+    Rung,
+    Scale,
+    network,
+    rungs,
+    teacher_recipe,
+    tuning_rungs,
+)
 
 from pocketvision.data.sources import Dataset, Item
 from pocketvision.files import write_text
 from pocketvision.training.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
-RUNS, RESULTS = HERE / "results" / "ladder", HERE / "results" / "ladder.json"
+RESULTS = HERE / "results" / "ladder.json"
 SHARED = Path(os.environ.get("POCKETVISION_SHARED") or HERE.parent.parent / "shared") / "data"
 CACHE = Path(tempfile.gettempdir()) / "pocketvision-ladder"
-TUNING_SEED, TEACHER_SEED = 100, 101
+TEACHER_SEED = 101
 TEACHERS = {"cifar10": "mobilenet_v2", "clothing10": "efficientnet_lite0"}
 
 
@@ -231,7 +244,7 @@ def table(arguments: argparse.Namespace) -> None:
         "claims": [_judged(claim, by_rung) for claim in CLAIMS],
         "teachers": [result for result in results if result["rung"] == "teacher"],
         "tuning": [
-            {"rate": key, "lr": lr, "val_top1": max(runs[TUNING_SEED]["val_top1"])}
+            {"rate": key, "lr": lr, "val_top1": runs[TUNING_SEED]["val_top1"][-1]}
             for key in TUNED_ON
             for (_, name), runs in sorted(by_rung.items())
             if name.startswith(f"tune_{key}_") and (lr := name.removeprefix(f"tune_{key}_"))

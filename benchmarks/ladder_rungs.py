@@ -1,11 +1,13 @@
 """What ``ladder.py`` runs: recipes with one component switched on at a time, and the papers' claims about each.
 
 Two groups of rungs a data set. A rung is a network and a recipe made with ``dataclasses.replace`` from the one that
-it is compared with. Learning rates of "cpu" scale were chosen with seed 100, which no table uses, by the accuracy on
-the validation images (rungs whose name starts with "tune_").
+it is compared with. Learning rates are chosen with a seed that no other table uses, by the accuracy on the validation
+images (rungs whose name starts with "tune_").
 """
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from pocketvision.data.transforms import Augment
@@ -18,6 +20,8 @@ from pocketvision.zoo import model_spec
 DataName = Literal["cifar10", "clothing10"]
 # Test accuracy of the last epoch's weights, or of those that were best on the validation images; the last epoch's loss
 Measure = Literal["last", "best", "train_loss"]
+RUNS = Path(__file__).resolve().parent / "results" / "ladder"
+TUNING_SEED = 100
 TORCH_EPS = 1e-16  # the square of 1e-8, PyTorch's default; ``rms_eps`` is TensorFlow's, inside the root
 
 
@@ -199,19 +203,18 @@ def _finetuned(scale: Scale) -> list[Rung]:
 
 
 def _rate(key: str, scale: Scale) -> float:
-    """Learning rate, proportional to the batch (arXiv:1706.02677 §2.1)."""
-    return LR[key] * scale.batch / 32
+    """Of the grid's learning rates the one that ended best with the tuning seed; the middle one until all are tried."""
+    tried = dict[float, float]()
+    for lr in GRID[key]:
+        for path in RUNS.glob(f"*_{TUNED_ON[key][0]}_tune_{key}_{lr:g}_seed{TUNING_SEED}.json"):
+            result = json.loads(path.read_text())
+            if result["scale"] == asdict(scale):
+                tried[lr] = result["val_top1"][-1]
+    best = max(tried, key=lambda lr: tried[lr]) if len(tried) == len(GRID[key]) else GRID[key][1]
+    return best * scale.batch / REFERENCE_BATCH
 
 
-# Learning rates for batches of 32, see the top.
-LR = {
-    "sgd": 0.03,
-    "rmsprop_default": 0.001,
-    "rmsprop_adjusted": 0.003,
-    "mobileone": 0.03,
-    "rmsprop_photos": 0.001,
-    "rmsprop_photos_default": 1e-4,
-}
+REFERENCE_BATCH = 32  # of the grid; rates are proportional to the batch (arXiv:1706.02677 §2.1)
 GRID = {
     "sgd": (0.01, 0.03, 0.1),
     "rmsprop_default": (0.0003, 0.001, 0.003),
@@ -234,7 +237,11 @@ def tuning_rungs(data: DataName, scale: Scale) -> list[Rung]:
     """The grid of learning rates, as rungs."""
     known = {rung.name: rung for rung in rungs(data, scale)}
     return [
-        replace(known[name], name=f"tune_{key}_{lr:g}", recipe=replace(known[name].recipe, lr=lr))
+        replace(
+            known[name],
+            name=f"tune_{key}_{lr:g}",
+            recipe=replace(known[name].recipe, lr=lr * scale.batch / REFERENCE_BATCH),
+        )
         for key, (where, name) in TUNED_ON.items()
         if where == data
         for lr in GRID[key]

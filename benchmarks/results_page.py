@@ -118,7 +118,9 @@ def rungs(ladder: dict[str, Any]) -> str:
     for found in ladder["teachers"]:
         text += f"\nThe teacher for {found['data']} ({found['network']}): {100 * found['top1']['best']:.1f}%.\n"
     tuned = [[f"`{t['rate']}`", t["lr"], f"{100 * t['val_top1']:.1f}"] for t in ladder["tuning"]]
-    return text + ("\nLearning rates tried:\n\n" + table(("Rate", "value", "best val top-1"), tuned) if tuned else "")
+    return text + (
+        "\nLearning rates tried:\n\n" + table(("Rate", "value", "val top-1, last epoch"), tuned) if tuned else ""
+    )
 
 
 def time_to_accuracy(result: dict[str, Any]) -> str:
