@@ -51,9 +51,9 @@ def load(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column is text, the others numbers."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Markdown; the first columns are ``words``, the others numbers."""
+    lines = [head, ["---"] * words + ["--:"] * (len(head) - words), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -63,7 +63,11 @@ def difference(line: dict[str, Any]) -> str:
     if not found:
         return NOT_RUN
     interval = "no interval" if found["low"] is None else f"{found['low']:+.2f} to {found['high']:+.2f}"
-    return f"{found['mean']:+.2f}{'%' if line['measure'] == 'train_loss' else ''} ({interval})"
+    return f"{found['mean']:+.2f}{_unit(line)} ({interval})"
+
+
+def _unit(line: dict[str, Any]) -> str:
+    return "%" if line["measure"] == "train_loss" else ""
 
 
 def claims(ladder: dict[str, Any]) -> str:
@@ -72,13 +76,11 @@ def claims(ladder: dict[str, Any]) -> str:
         [
             line["what"],
             line["where"],
-            "no figure"
-            if line["claimed"] is None
-            else f"{line['claimed']:+g}{'%' if line['measure'] == 'train_loss' else ''}",
             line["data"],
-            str(line["difference"]["n"] if line["difference"] else 0),
-            difference(line),
             line["verdict"],
+            "no figure" if line["claimed"] is None else f"{line['claimed']:+g}{_unit(line)}",
+            difference(line),
+            str(line["difference"]["n"] if line["difference"] else 0),
         ]
         for line in ladder["claims"]
     ]
@@ -89,7 +91,8 @@ def claims(ladder: dict[str, Any]) -> str:
         for name, s in ladder["scales"].items()
     }
     text = CLAIMS.format(seeds=seeds) + "\n"
-    text += table(("Claim", "where", "on ImageNet", "data", "seeds", "here (95% interval)", "verdict"), rows) + "\n"
+    head = ("Claim", "where", "data", "verdict", "on ImageNet", "here (95% interval)", "seeds")
+    text += table(head, rows, words=4) + "\n"
     return text + SCALES.format(**sizes, command=ladder["command"], hours=ladder["processor_hours"])
 
 
@@ -114,7 +117,7 @@ def rungs(ladder: dict[str, Any]) -> str:
         for r in ladder["rungs"]
     ]
     head = ("Rung", "data", "network", "seeds", "top-1, last epoch", "top-1, best or averaged epoch")
-    text = "### All rungs\n\nTop-1 in percent on the test images, mean and 95% interval.\n\n" + table(head, rows)
+    text = "### All rungs\n\nTop-1 in percent on the test images, mean and 95% interval.\n\n" + table(head, rows, 3)
     for found in ladder["teachers"]:
         text += f"\nThe teacher for {found['data']} ({found['network']}): {100 * found['top1']['best']:.1f}%.\n"
     tuned = [[f"`{t['rate']}`", t["lr"], f"{100 * t['val_top1']:.1f}"] for t in ladder["tuning"]]
@@ -136,7 +139,7 @@ def time_to_accuracy(result: dict[str, Any]) -> str:
         whole = f"{r['minutes_whole']:.1f}" if minutes else NOT_RUN
         rows.append([name, r["setting"], str(r["epochs"]), f"{100 * r['mean_top1']:.1f} ({each})", whole, reached])
     head = ("System", "setting", "epochs", "final top-1 (each seed)", "minutes, whole run", "minutes to target")
-    text += table(head, rows)
+    text += table(head, rows, 2)
     tried = [
         [
             t["system"],
@@ -148,8 +151,31 @@ def time_to_accuracy(result: dict[str, Any]) -> str:
     ]
     text += "\nAll settings tried, first seed, final top-1 with each project's own evaluation crop and on the whole "
     text += "short side:\n\n"
-    text += table(("System", "setting", "own crop", "whole"), tried)
+    text += table(("System", "setting", "own crop", "whole"), tried, 2)
+    text += _targets(result)
     return text + (_machine(result) if "machine" in result else "\nSeconds per epoch: not run.\n")
+
+
+def _targets(result: dict[str, Any]) -> str:
+    """Whether ours took a third of the best peer's minutes and ended no worse, once both have been timed."""
+    systems, peer = result["systems"], result["best_peer"]
+    ours, best = systems.get("pocketvision", {}), systems[peer]
+    if "minutes_whole" not in ours or "minutes_whole" not in best:
+        return "\nThe two targets: not run.\n"
+    minutes = ours["minutes_to_target"]
+    took = "does not get there with every seed: missed"
+    if None not in minutes:
+        mean = sum(minutes) / len(minutes)
+        share = mean / best["minutes_whole"]
+        took = (
+            f"takes {mean:.1f} minutes on average, {share:.2f} of {peer}'s {best['minutes_whole']:.1f} for the whole "
+        )
+        took += f"run (wanted: a third): {'met' if share <= 1 / 3 else 'missed'}"
+    ahead = 100 * (ours["mean_top1"] - best["mean_top1"])
+    return (
+        f"\nTo the best peer's final top-1 pocketvision {took}. Its own final top-1 is {ahead:+.1f} points from that "
+        f"(wanted: not below): {'met' if ahead >= 0 else 'missed'}.\n"
+    )
 
 
 def throughput() -> str:
@@ -161,10 +187,15 @@ def throughput() -> str:
         text += f"{found['rounds']} rounds (`python benchmarks/predict.py`):\n\n"
         text += table(("System", "images per second"), [[name, f"{rate:.0f}"] for name, rate in rates.items()])
         text += _machine(found)
-    if found := load("training"):
-        keys = list(dict.fromkeys(key for row in found["rows"] for key in row))
-        text += "\nTraining (`python benchmarks/training.py`):\n\n"
-        text += table(keys, [[str(row.get(key, "")) for key in keys] for row in found["rows"]])
+    found = load("training")
+    if found and found.get("epochs"):
+        text += "\nTraining from JPEG files, images per second in the first epoch and later "
+        text += "([benchmarks/training.md](../benchmarks/training.md) has the steps alone):\n\n"
+        keys = ("model", "system", "how", "first", "later", "to_timm")
+        rows = [[str(row[key]) for key in keys] for row in found["epochs"]]
+        text += table(("Model", "system", "how", "first epoch", "later", "later / best of timm"), rows, 3) + _machine(
+            found
+        )
     else:
         text += "\nTraining: not run.\n"
     return text

@@ -170,7 +170,8 @@ def join(_: argparse.Namespace) -> None:
     rows = dict[str, dict[str, Any]]()
     runs = {system: runs for system in (*PEERS, "pocketvision") if (runs := _runs(system))}
     means = {system: statistics.mean(map(_reported(runs[system]), runs[system])) for system in runs}
-    target = max(means[system] for system in PEERS if system in means)
+    best = max((system for system in PEERS if system in means), key=means.__getitem__)
+    target = means[best]
     for system, own in runs.items():
         value = _reported(own)
         row: dict[str, Any] = {
@@ -178,15 +179,16 @@ def join(_: argparse.Namespace) -> None:
             "seeds": [run["seed"] for run in own],
             "final_top1": [value(run) for run in own],
             "mean_top1": round(means[system], 4),
+            "epochs": len(own[0]["epochs"]),
         }
         if times:
             seconds = seconds_at(system, len(own[0]["epochs"]), times)
-            row |= {"epochs": len(seconds), "minutes_whole": round(seconds[-1] / 60, 2)}
+            row["minutes_whole"] = round(seconds[-1] / 60, 2)
             row["minutes_to_target"] = [_reached(run, seconds, target, own) for run in own]
         rows[system] = row
     tried = [_tried(path) for path in sorted(CURVES.glob("*_seed0.json"))]
     result: dict[str, Any] = {"what": "MobileNetV2 fine-tuned on clothing10 (341 validation photos), 224 px, batch 32"}
-    result |= {"target_top1": round(target, 4), "systems": rows, "settings_tried_with_seed_0": tried}
+    result |= {"target_top1": round(target, 4), "best_peer": best, "systems": rows, "settings_tried_with_seed_0": tried}
     if times:
         result |= {key: times[key] for key in ("machine", "load_before", "date")}
     _write(RESULTS, result)

@@ -33,6 +33,16 @@ def test_the_page_says_what_was_not_run(script, monkeypatch: pytest.MonkeyPatch,
     assert page.page().lower().count("not run") == 4
 
 
+def test_the_page_has_the_training_speeds(script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    page = script("results_page")
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    row = {"model": "m", "system": "ours", "how": "folded", "first": 10.5, "later": 20.25, "to_timm": 2.0}
+    training = {"epochs": [row], "machine": {"cores": 2, "cpu": "X"}, "date": "2026-11-20T00:00:00", "load_before": 1.5}
+    (tmp_path / "training.json").write_text(json.dumps(training))
+    assert "| m | ours | folded | 10.5 | 20.25 | 2.0 |" in page.page()
+    assert "2 cores of X, 2026-11-20, load 1.5 before it." in page.page()
+
+
 def test_interval_is_students_t(script):
     found = script("ladder").interval([1.0, 2.0, 3.0])
     half = 4.302653 / math.sqrt(3)  # the 97.5th percentile for 2 degrees of freedom; the deviation is 1
@@ -99,3 +109,18 @@ def test_seconds_of_a_peer_come_from_its_fastest_round(script):
 def test_results_are_json(script):
     for path in (ROOT / "benchmarks" / "results").rglob("*.json"):
         json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("minutes", "top1", "expected"),
+    [
+        ([2.0, 4.0, 3.0], 0.93, ["0.30 of timm's 10.0", "a third): met", "+2.0 points", "not below): met"]),
+        ([3.0, 4.0, 5.0], 0.90, ["0.40 of timm's 10.0", "a third): missed", "-1.0 points", "not below): missed"]),
+        ([3.0, None, 5.0], 0.90, ["not get there with every seed: missed"]),
+    ],
+)
+def test_targets_of_time_to_accuracy(script, minutes: list[float | None], top1: float, expected: list[str]):
+    ours = {"mean_top1": top1, "minutes_whole": 5.0, "minutes_to_target": minutes}
+    timm = {"mean_top1": 0.91, "minutes_whole": 10.0, "minutes_to_target": [9.0, 10.0, 10.0]}
+    text = script("results_page")._targets({"systems": {"timm": timm, "pocketvision": ours}, "best_peer": "timm"})
+    assert all(words in text for words in expected), text
