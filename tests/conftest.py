@@ -1,13 +1,16 @@
 """What every test shares: the real data beside the repository, and no silent skips in continuous integration."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # Before anything imports torch, and for subprocesses too: sums in one order, and parallel tests do not fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 
+# Nobody's own cache is filled or read; processes that tests start share this one.
+_CACHE = tempfile.TemporaryDirectory(prefix="pocketvision-cache-")
+os.environ.setdefault("POCKETVISION_CACHE", _CACHE.name)
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import ConfigurationError, DataError
 from ..spec.model import Preprocessing
 from .cache import ImageCache, cache_limit
+from .disk import DiskCache, cache_folder, image_key
 from .sources import Item
 from .transforms import Augment, augmented, load_prepared, load_reduced
 
@@ -45,9 +46,10 @@ class ImageLoader:
     drawn from (seed, epoch), each sample's changes drawn from (seed, epoch, index of the item); a last batch
     of a single sample is dropped then, because BatchNorm cannot train on one.
 
-    Decoded images stay in memory (up to 2 GiB and a quarter of what is free), so later epochs do not decode
-    again; the pixels are the same either way. ``workers=0`` works in this process and leaves the global
-    random generators as they were; otherwise that many processes prepare the batches.
+    Decoded images are kept in memory (up to 2 GiB and a quarter of what is free) and as files (``data.disk``), so
+    neither later epochs nor later runs decode again; the pixels are the same either way. ``workers=0`` works in
+    this process and leaves the global random generators as they were; otherwise that many processes prepare the
+    batches.
 
     ``share`` (number, count): of each batch only this process's part of ``count``. Parts may be empty, but none that is
     not holds a single image of several, on which BatchNorm could not train.
@@ -82,7 +84,7 @@ class ImageLoader:
         other.augment = augment
         p = replace(self._reader.preprocessing, size=size)
         other._reader = replace(self._reader, preprocessing=p, augment=augment)
-        other._reader.cache = self._reader.cache
+        other._reader.cache, other._reader.disk = self._reader.cache, self._reader.disk
         return other
 
     def __len__(self) -> int:
@@ -124,6 +126,7 @@ class _Reader:
     augment: Augment | None
     seed: int
     cache: ImageCache | None = field(default=None, init=False)
+    disk: DiskCache | None = field(default=None, init=False)
 
     def reserve(self) -> None:
         """Set the cache up, before any worker process is forked from this one."""
@@ -132,6 +135,7 @@ class _Reader:
             largest = side * side * 3 * (1 if self.augment is None else _KEPT_ASPECT)
             limit = min(cache_limit(), len(self.images) * largest)
             self.cache = ImageCache(len(self.images), limit)
+            self.disk = DiskCache(folder) if (folder := cache_folder()) else None
             self((0, [0]))  # import here, once, what each worker of each epoch would otherwise import again
 
     def __call__(self, request: tuple[int, list[int]]) -> Tensor | DataError:
@@ -164,13 +168,29 @@ class _Reader:
         """What is cached of an image: all of its preparation that is not random."""
         assert self.cache is not None
         image = self.cache.get(index)
+        if image is not None:
+            return image
+        key = self._key(index) if self.disk else None
+        image = self.disk.get(key) if self.disk and key else None
         if image is None:
+            path, p = self.images[index], self.preprocessing
             if self.augment is None:
-                image = load_prepared(self.images[index], self.preprocessing)
+                image = load_prepared(path, p)
             else:
-                image = load_reduced(self.images[index], self._kept_side, self.preprocessing.interpolation)
-            self.cache.put(index, image)
+                image = load_reduced(path, self._kept_side, p.interpolation)
+            if self.disk and key and key == self._key(index):  # nobody changed the file meanwhile
+                self.disk.put(key, image)
+        self.cache.put(index, image)
         return image
+
+    def _key(self, index: int) -> str | None:
+        """The name of the image on the disk; None where there is none."""
+        p = self.preprocessing
+        how = f"prepared {p.resize} {p.size}" if self.augment is None else f"reduced {self._kept_side}"
+        try:
+            return image_key(self.images[index], f"{how} {p.interpolation}")
+        except OSError:  # whoever decodes it says what is wrong with it
+            return None
 
 
 def _part(batch: np.ndarray, number: int, count: int) -> list[int]:

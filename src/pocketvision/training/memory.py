@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc asks the kernel for every block above 32 MiB anew and gives it back at once. Activations of a batch
     are that large, and the kernel clears every page again: a training step of MobileNetV2 (224 pixels, batch 32,
-    float32, channels_last, one thread) took 1.8 s, and 0.9 s with this (``benchmarks/training_step.py``). Peak memory
+    float32, channels_last, one thread) took 1.8 s, and 0.9 s with this (``benchmarks/training.md``). Peak memory
     grows by about a fifth.
     """
     if not sys.platform.startswith("linux"):

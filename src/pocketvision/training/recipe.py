@@ -58,7 +58,7 @@ class Recipe:
 
     The run: ``patience``: stop after so many epochs without a better one; 0: never. ``time_limit_s``: fewer steps than
     ``epochs`` says, so that the schedule ends by then. ``amp``: bfloat16 autocast; None: on CUDA yes, on a CPU no,
-    because channels_last float32 is as fast there (``benchmarks/training_step.py``). ``save_every_s``: seconds between
+    because channels_last float32 is as fast there (``benchmarks/training.md``). ``save_every_s``: seconds between
     checkpoints within an epoch. ``workers``: processes that read images; 0: none beside the training process.
     """
 
