@@ -32,7 +32,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
 SIZE, BATCH, THREADS, EPOCHS = 224, 32, 2, 2
-IMAGES = {"mobilenet_v3_small": 1024, "mobilenet_v2": 384}
+IMAGES = {"mobilenet_v3_small": 1024, "mobilenet_v2": 256}
 PEERS = {  # and the numbers of worker processes to try
     "timm": (4, 2),
     "torchvision": (16, 2),
