@@ -35,7 +35,6 @@ from pocketvision.zoo import model_spec
 from pocketvision.zoo.weights import available
 
 RESULTS = Path(__file__).parent / "results" / "learning_curve.json"
-NETWORKS = ("mobilenet_v3_small", "mobilenet_v2", "efficientnet_lite0")
 TEST_SHARE = 0.2
 
 
@@ -70,13 +69,15 @@ def compared(features: np.ndarray, labels: np.ndarray, test: np.ndarray, rest: n
             }
 
 
-def cover(folders: list[Path], seeds: int, most: int, imgsz: dict[str, int]) -> list[dict[str, Any]]:
+def cover(
+    folders: list[Path], networks: list[str], seeds: int, most: int, imgsz: dict[str, int]
+) -> list[dict[str, Any]]:
     """One row for each data set, network, seed and factor."""
     rows = list[dict[str, Any]]()
     for folder in folders:
         dataset = open_dataset(folder, check=False)
         train, val = sample(dataset.train, most), sample(dataset.val, most // 4)
-        for name in NETWORKS:
+        for name in networks:
             spec = network(name, imgsz.get(dataset.name, 224), len(dataset.classes))
             features, labels = frozen_features(spec, "imagenet", [*train, *val])
             for seed in range(seeds):
@@ -169,18 +170,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[250, 1000], help="finetune: training images")
     parser.add_argument("--imgsz", nargs="*", default=["cifar10=96"], help="DATA=PIXELS where it is not 224")
     parser.add_argument("--val", type=int, default=1000, help="finetune: validation images at most")
-    parser.add_argument("--network", default="mobilenet_v3_small", help="finetune: which network")
+    parser.add_argument("--networks", nargs="+", default=["mobilenet_v3_small"], help="finetune takes the first")
     arguments = parser.parse_args()
     sizes = {name: int(pixels) for name, _, pixels in (text.partition("=") for text in arguments.imgsz)}
     if arguments.what == "cover":
-        print(json.dumps(summary(cover(arguments.folders, arguments.seeds, arguments.most, sizes)), indent=1))
+        rows = cover(arguments.folders, arguments.networks, arguments.seeds, arguments.most, sizes)
+        print(json.dumps(summary(rows), indent=1))
         return
     old = json.loads(RESULTS.read_text()).get("finetune", {}).get("rows", []) if RESULTS.exists() else []
     for folder in arguments.folders:
         dataset = open_dataset(folder, check=False)
         dataset = replace(dataset, val=tuple(sample(dataset.val, arguments.val)))
         for count in arguments.images:
-            old.append(finetuned(dataset, arguments.network, sizes.get(dataset.name, 224), count, arguments.seeds))
+            old.append(finetuned(dataset, arguments.networks[0], sizes.get(dataset.name, 224), count, arguments.seeds))
             write("finetune", old)
             print(old[-1], flush=True)
 

@@ -7,6 +7,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .app.advise import advise
     from .app.build import build
     from .app.commands import evaluate, export, measure, predict
     from .app.data_report import data_report
@@ -22,6 +23,7 @@ try:
 except metadata.PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 _HOMES = {
+    "advise": ".app.advise",
     "build": ".app.build",
     "train": ".app.training",
     "evaluate": ".app.commands",
@@ -37,6 +39,7 @@ _HOMES = {
 }
 __all__ = [
     "TrainOptions",
+    "advise",
     "build",
     "create_model",
     "data_report",

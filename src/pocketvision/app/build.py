@@ -164,7 +164,7 @@ def run_build(
     stages = Stages()
     dataset, findings = open_checked(data, seed=options.seed, allow_leak=options.allow_leak)
     stages.done("check the data")
-    chosen, considered, weights = _choose(dataset, budget, options, model)
+    chosen, considered, weights = choose_for(dataset, budget, options, model)
     stages.done("choose the model")
     trained, info = train_spec(dataset, chosen.spec, weights, options)
     _stop_if_interrupted(trained)
@@ -210,7 +210,7 @@ def run_build(
     )
 
 
-def _choose(
+def choose_for(
     dataset: Dataset, budget: Budget, options: TrainOptions, model: str | None
 ) -> tuple[Option, list[Option], str]:
     """The chosen network, all that were considered, and the weights that training starts from."""

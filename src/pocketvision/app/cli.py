@@ -133,6 +133,31 @@ def train(
 
 
 @app.command()
+def advise(
+    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV, sample:digits, or a run folder")],
+    max_ms: Annotated[float | None, typer.Option(help="Latency budget: median milliseconds of one image")] = None,
+    max_mb: Annotated[float | None, typer.Option(help="Size budget of the exported file in megabytes")] = None,
+    runtime: Runtime = "onnxruntime",
+    threads: Threads = 1,
+    model: Annotated[str | None, typer.Option(help="Explain this model instead of choosing one")] = None,
+    weights: Weights = "auto",
+    imgsz: Size = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    time: Minutes = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What to train with these images, and why, and the accuracy to expect; or what went wrong in a run."""
+    from .advise import advise as run
+    from .options import TrainOptions
+
+    options = TrainOptions(weights=weights, imgsz=imgsz, epochs=epochs, batch=batch, minutes=time, seed=seed)
+    result = run(data, max_ms=max_ms, max_mb=max_mb, runtime=runtime, threads=threads, model=model, options=options)
+    _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
 def evaluate(
     source: Source,
     data: Data,

@@ -1,6 +1,6 @@
 """The accuracy to expect of more images: learning curves on the user's own data, and power laws fitted to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 IMAGES = 2000  # at most: so many features are computed
 REPEATS, SIZES, HELD_OUT = 8, 6, 0.25
 LEAST_PER_CLASS = 4  # below that a curve is no power law yet
-BOOTSTRAPS, COVERED = 200, 0.9
+BOOTSTRAPS, COVERED = 500, 0.9
+EXPONENTS = np.geomspace(0.05, 1, 60)
 PIXELS = 16  # side of the picture that a classifier on pixels gets
 
 
@@ -104,16 +105,16 @@ def forecast(
     if counts[counts > 0].min() < 2 * LEAST_PER_CLASS:
         raise DataError(f"a class has fewer than {2 * LEAST_PER_CLASS} training images: too few to measure a curve")
     sizes, accuracy_SR = measured(features, labels, classifier)
-    held_out = len(labels) - sizes[-1]
-    error = fitted(sizes, 1 - accuracy_SR.mean(1))
-    bands = tuple(
-        _band(sizes, accuracy_SR, (held_out, val_images), wanted) for wanted in (images, 2 * images, 4 * images)
-    )
+    repeats = np.random.default_rng(0).integers(REPEATS, size=(BOOTSTRAPS, REPEATS))
+    curves_K3 = fitted(sizes, 1 - accuracy_SR[:, repeats].mean(2).T)
+    a, b, c = map(float, fitted(sizes, 1 - accuracy_SR.mean(1)[None])[0])
+    counted = (len(labels) - int(sizes[-1]), val_images)
+    bands = tuple(_band(curves_K3, accuracy_SR[-1], counted, times * images) for times in (1, 2, 4))
     points = tuple(
         Point(int(size), float(row.mean()), float(row.std(ddof=1)))
         for size, row in zip(sizes, accuracy_SR, strict=True)
     )
-    return Expectation(of, points, bands, error)
+    return Expectation(of, points, bands, (a, b, c))
 
 
 def measured(features: np.ndarray, labels: np.ndarray, classifier: Any, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -148,33 +149,40 @@ def _by_class_in_turn(indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return indices[np.argsort(place, kind="stable")]
 
 
-def fitted(sizes: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
-    """a, b, c of a + b n^-c that fit error rates [S] at training-set sizes [S] best; 0 <= a, b and 0.05 <= c <= 1."""
-    from scipy.optimize import least_squares
+def fitted(sizes: np.ndarray, errors_KS: np.ndarray) -> np.ndarray:
+    """a, b, c of a + b n^-c, with a, b >= 0 and 0.05 <= c <= 1, that fit error rates [K, S] at sizes [S] best: [K, 3].
 
-    n, ceiling = sizes / sizes[-1], max(float(errors[-1]), 1e-6)
-
-    def residuals(p: np.ndarray) -> np.ndarray:
-        return p[0] + p[1] * n ** -p[2] - errors
-
-    fit: Callable[..., Any] = least_squares
-    found = fit(residuals, (ceiling / 2, ceiling / 2, 0.5), bounds=((0, 0, 0.05), (ceiling, 1, 1)))
-    a, b, c = map(float, found.x)
-    return a, b * float(sizes[-1]) ** c, c
-
-
-def _band(sizes: np.ndarray, accuracy_SR: np.ndarray, counted: tuple[int, int], wanted: int) -> Band:
-    """From curves of resampled repeats, and from the chance in which images are counted.
-
-    ``counted``: images that each accuracy was counted on, and that the one to come will be counted on.
+    For each exponent of a fine grid, a and b are a linear least-squares problem with a solution in closed form; where
+    it has a below 0, a is 0.
     """
-    random, repeats = np.random.default_rng(0), accuracy_SR.shape[1]
-    samples = random.integers(repeats, size=(BOOTSTRAPS, repeats))
-    curves = [fitted(sizes, 1 - accuracy_SR[:, rows].mean(1)) for rows in samples]
-    accuracies = np.array([1 - (a + b * wanted**-c) for a, b, c in curves])
-    centre = float(np.median(accuracies))
+    best_K, found_K3 = np.full(len(errors_KS), np.inf), np.zeros((len(errors_KS), 3))
+    mean_K = errors_KS.mean(1)
+    for c in EXPONENTS:
+        x_S = (sizes / sizes[-1]) ** -c
+        spread_S = x_S - x_S.mean()
+        b_K = np.maximum(0, errors_KS @ spread_S / (spread_S @ spread_S))
+        a_K = mean_K - b_K * x_S.mean()
+        b_K = np.where(a_K < 0, errors_KS @ x_S / (x_S @ x_S), b_K)
+        a_K = np.maximum(0, a_K)
+        squares_K = ((a_K[:, None] + b_K[:, None] * x_S - errors_KS) ** 2).sum(1)
+        better_K = squares_K < best_K
+        best_K = np.where(better_K, squares_K, best_K)
+        abc_K3 = np.stack([a_K, b_K * float(sizes[-1]) ** c, np.full_like(a_K, c)], 1)
+        found_K3 = np.where(better_K[:, None], abc_K3, found_K3)
+    return found_K3
+
+
+def _band(curves_K3: np.ndarray, accuracy_R: np.ndarray, counted: tuple[int, int], wanted: int) -> Band:
+    """From the curves of resampled repeats, and from the chance in which images train and are counted.
+
+    ``accuracy_R``: at the largest size measured. ``counted``: images that each was counted on, and that the one to
+    come will be counted on.
+    """
+    a_K, b_K, c_K = curves_K3.T
+    accuracies_K = 1 - (a_K + b_K * float(wanted) ** -c_K)
+    centre = float(np.median(accuracies_K))
     chance = centre * (1 - centre)
-    between = max(0.0, float(accuracy_SR[-1].var(ddof=1)) - chance / counted[0])  # of the training images' choice
-    noise = np.sqrt(chance / counted[1] + between) * random.standard_normal((50, BOOTSTRAPS))
-    low, high = np.quantile(accuracies + noise, [(1 - COVERED) / 2, (1 + COVERED) / 2])
+    between = max(0.0, float(accuracy_R.var(ddof=1)) - chance / counted[0])  # of the training images' choice
+    noise = np.random.default_rng(1).standard_normal((20, len(accuracies_K))) * np.sqrt(chance / counted[1] + between)
+    low, high = np.quantile(accuracies_K + noise, [(1 - COVERED) / 2, (1 + COVERED) / 2])
     return Band(wanted, centre, max(0.0, float(low)), min(1.0, float(high)))
