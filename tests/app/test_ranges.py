@@ -5,10 +5,13 @@ import pytest
 from pocketvision.app.options import TrainOptions
 from pocketvision.app.ranges import RANGES, outside, tier, warnings
 from pocketvision.errors import ConfigurationError
-from pocketvision.training.recipe import Recipe
 
-ADAMW = Recipe(epochs=12, batch=32, optimizer="adamw", lr=5e-4)
-SGD = Recipe(epochs=28, batch=32, optimizer="sgd", lr=0.05)
+
+def found(images: int, *, pretrained: bool, **changes: object) -> tuple[str, ...]:
+    """The warnings of a run with some options, for 10 classes."""
+    options = TrainOptions(**changes)  # type: ignore[arg-type]
+    recipe = options.recipe_for(images, 10, pretrained=pretrained)
+    return warnings(options, recipe, images, 10, pretrained=pretrained)
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -21,28 +24,38 @@ def test_both_ends_are_inside_and_beyond_them_the_range_is_said(name: str):
         assert f"above the usual {bounds}" in outside(name, 1.1 * bounds.high)
 
 
-def test_the_recipes_own_values_are_never_warned_of():
-    assert warnings(TrainOptions(epochs=5), Recipe(epochs=5), 1000) == ()
-    assert warnings(TrainOptions(), SGD, 1000) == ()
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("images", [200, 1000, 5000])
+def test_the_recipes_own_values_are_never_warned_of(images: int, pretrained: bool):
+    assert found(images, pretrained=pretrained) == ()
 
 
 def test_each_value_outside_is_named_with_the_recipes_own():
-    found = warnings(TrainOptions(epochs=3, batch=8, imgsz=320, lr=0.1), ADAMW, 96)
-    assert [text.partition("=")[0] for text in found] == ["images", "epochs", "batch", "imgsz", "lr"]
-    assert "the usual 10 to 100 (S2, P3)" in found[1]
-    assert "own value is 12" in found[1]
-    assert "S2 does not say for which optimiser" in found[4]
+    texts = found(96, pretrained=True, epochs=3, batch=8, imgsz=320, lr=0.1, minutes=0.5)
+    assert [text.partition("=")[0] for text in texts] == ["images", "epochs", "batch", "lr", "imgsz", "minutes"]
+    assert "the usual 10 to 100 (S2, P3)" in texts[1]
+    assert "the recipe's own value is" in texts[1]
+    assert "S2 does not say for which optimiser" in texts[3]
+
+
+def test_a_value_that_was_set_by_its_field_counts_too():
+    (text,) = found(1000, pretrained=True, settings=("batch=512",))
+    assert text.startswith("batch=512 is above")
 
 
 def test_a_rate_for_sgd_is_not_judged_by_a_range_for_adamw():
-    assert warnings(TrainOptions(lr=0.02), SGD, 1000) == ()
-    (text,) = warnings(TrainOptions(lr=1e-3), SGD, 1000)
+    assert found(1000, pretrained=False, lr=0.02) == ()
+    (text,) = found(1000, pretrained=False, lr=1e-3)
     assert "which suits this recipe's sgd" in text
     assert "0.0005 to 0.005" in text
 
 
+def test_a_paper_is_not_warned_of():
+    assert found(1000, pretrained=False, recipe="mobilenet_v2") == ()
+
+
 def test_a_small_input_of_small_pictures_is_fine():
-    assert warnings(TrainOptions(imgsz=32), SGD, 1000) == ()
+    assert found(1000, pretrained=False, imgsz=32) == ()
 
 
 def test_tiers_by_the_number_of_images():

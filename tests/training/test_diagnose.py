@@ -94,7 +94,7 @@ def test_accuracy_that_still_rises_asks_for_what_ended_the_run():
 
 def test_diverging_asks_for_a_lower_rate():
     found = diagnose(facts([1.9, 1.2, 2.4, 5.0], [1.5, 1.0, 3.0, 9.0], [0.4, 0.6, 0.2, 0.1]))
-    assert "--lr 5e-05 and clip_norm=1" in only(found, "diverging").fix
+    assert "--lr 5e-05 and --set clip_norm=1" in only(found, "diverging").fix
 
 
 def test_too_good_after_one_epoch_asks_for_copies():

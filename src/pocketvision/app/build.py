@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import Dataset
-from ..errors import ConfigurationError, nearest
+from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
@@ -16,14 +16,16 @@ from ..measuring.runtimes import RUNTIMES, check_threads, open_artifact, open_mo
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, Promise
 from ..report.write import write_report
+from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
 from ..training.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
 from .checked import open_checked
 from .choose import SIZES, Limits, Option, choose, natural_size
+from .expect import expect
 from .options import TrainOptions
 from .progress import tell
-from .remedies import read_rows
+from .remedies import diagnose_run, read_rows
 from .source import export_checked, split_file, weights_file
 from .training import TrainResult, starting_weights, train_spec
 
@@ -187,7 +189,7 @@ def run_build(
             mistakes=verified.accuracy.mistakes,
             candidates=tuple(_candidate(option, chosen) for option in considered),
             findings=(*map(str, findings), *trained.warnings),
-            advice=tuple(map(str, trained.remedies)),
+            advice=_advice(trained, chosen.spec, weights, dataset),
             seconds=stages.seconds,
             versions={name: metadata.version(name) for name in REPORTED},
             weights=f"{info.source or info.path} ({info.licence})" if info else "random",
@@ -227,6 +229,18 @@ def _stop_if_interrupted(trained: TrainResult) -> None:
     if trained.reason == "interrupted":
         tell(f"the training goes on with `pocketvision train --resume {trained.run}`, its file is made by `export`")
         raise KeyboardInterrupt
+
+
+def _advice(trained: TrainResult, spec: ModelSpec, weights: str, dataset: Dataset) -> tuple[str, ...]:
+    """What went wrong in the training, and the accuracy that the images promised."""
+    try:
+        expected = expect(spec, weights, dataset.train, len(dataset.val))
+    except DataError:
+        return tuple(map(str, trained.remedies))
+    remedies = diagnose_run(trained.run, expected=expected.bands[0].low)
+    for remedy in remedies:
+        tell(str(remedy))
+    return (*map(str, remedies), " ".join(str(expected).split()))
 
 
 def _verify(trained: TrainResult, dataset: Dataset, budget: Budget) -> Verified:

@@ -18,7 +18,7 @@ IMAGES = 2000  # at most: so many features are computed
 REPEATS, SIZES, HELD_OUT = 8, 6, 0.25
 LEAST_PER_CLASS = 4  # below that a curve is no power law yet
 BOOTSTRAPS, COVERED = 500, 0.9
-EXPONENTS = np.geomspace(0.05, 1, 60)
+EXPONENTS = np.geomspace(0.05, 1, 200)
 PIXELS = 16  # side of the picture that a classifier on pixels gets
 
 
@@ -53,6 +53,11 @@ class Expectation:
     points: tuple[Point, ...]
     bands: tuple[Band, ...]
     error: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        """The bands, one line each."""
+        lines = [f"  {band.images:>7,} training images: {band}" for band in self.bands]
+        return "\n".join([f"expected top-1 of {self.of} (9 cases in 10):", *lines])
 
     def to_dict(self) -> dict[str, Any]:
         rows = [{"images": p.images, "accuracy": round(p.accuracy, 4), "sd": round(p.sd, 4)} for p in self.points]

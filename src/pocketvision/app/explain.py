@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from ..spec.cost import cost
 from ..spec.transform import as_folded
 from ..training.recipe import Recipe
-from ..training.training import train_size
 from .choose import SMALL_IMAGE, Option
 from .expect import Expectation
 from .ranges import tier
@@ -64,7 +63,7 @@ def _model(chosen: Option, compared: int, images: int) -> Line:
 
 def _input(chosen: Option, recipe: Recipe, tuned: bool) -> Line:
     size = chosen.spec.preprocessing.size
-    smaller = train_size(size, recipe)
+    smaller = recipe.train_size(size)
     value = f"{size} px" + (f", trained at {smaller}" if smaller != size else "")
     if not tuned:
         return Line("input", value, "fits the images, whose short side is small; S2's 224 is for photos", "S2, P13")
@@ -89,10 +88,9 @@ def _epochs(recipe: Recipe, images: int, tuned: bool) -> Line:
     why = f"S2 has {low} to {high} for {advice}"
     if low <= recipe.epochs <= high:
         return Line("epochs", str(recipe.epochs), why, "S2, P3 P6")
-    seen = recipe.epochs * images
-    why += f"; this recipe counts images: about {seen:,} are seen, "
-    why += "enough from pretrained weights" if tuned else "enough for small pictures"
-    why += ", because the rate falls to zero and the weights are averaged" if recipe.ema else ""
+    why += f"; ours goes by images seen, {recipe.epochs * images:,} here: enough "
+    why += "from pretrained weights" if tuned else "for small pictures"
+    why += " with a rate that falls to zero and averaged weights" if recipe.ema else ""
     return Line("epochs", str(recipe.epochs), why, "S2, P3 P6; docs/LOG.md")
 
 
@@ -100,7 +98,7 @@ def _batch(recipe: Recipe, images: int) -> Line:
     advice = tier(images)
     if advice.batch in (None, recipe.batch):
         return Line("batch", str(recipe.batch), "S2's default; 64 to 128 pay on a GPU of 8 GB or more", "S2, P2")
-    why = f"S2 has {advice.batch} for {advice}, 16 to 128 in all; the rate below was found with {recipe.batch}"
+    why = f"S2 has {advice.batch} here, 16 to 128 in all; our rate was found with {recipe.batch}"
     return Line("batch", str(recipe.batch), why, "S2, P2 P6; docs/LOG.md")
 
 
@@ -108,7 +106,7 @@ def _lr(recipe: Recipe, images: int) -> Line:
     value = f"{recipe.lr:g}, {recipe.optimizer}, {recipe.schedule}"
     value += f", head {recipe.head_lr:g} times" if recipe.head_lr != 1 else ""
     advice = tier(images)
-    why = f"S2 has {advice.lr:g} for {advice}, 0.0005 to 0.005 in all, and does not say for which optimiser"
+    why = f"S2 has {advice.lr:g} here, 0.0005 to 0.005 in all, and does not say for which optimiser"
     if recipe.optimizer == "sgd":
         why += ": that is an adaptive one's scale, and SGD with momentum needs tens of times as much"
     elif recipe.optimizer == "adamw" and advice.lr and recipe.lr < advice.lr:
@@ -123,10 +121,9 @@ def _augmentation(recipe: Recipe, images: int) -> Line:
     parts += [augment.policy] if augment.policy != "none" else []
     parts += [f"erasing {augment.erase:.0%}"] if augment.erase else []
     parts += [f"mixup {recipe.mixup:g}"] if recipe.mixup else []
-    why = f"S2 has {advice.augmentation} augmentation for {advice}"
+    why = f"S2 has {advice.augmentation} augmentation here"
     if augment.policy == "none":
-        why += "; strong changes of colour and shape would make other pictures of small ones"
-        why += "" if augment.flip else ", and mirrored characters are others"
+        why += "; small pictures bear less" + ("" if augment.flip else ", and mirrored characters are other ones")
     else:
         why += "; without such a policy the validation loss was lowest in epoch 4 of 13"
     return Line("augmentation", ", ".join(parts), why, "S2, P6 P19; docs/LOG.md")
@@ -135,8 +132,8 @@ def _augmentation(recipe: Recipe, images: int) -> Line:
 def _quantisation(chosen: Option) -> Line:
     params = cost(as_folded(chosen.spec)).params
     why = (
-        f"S2: off in training, on for deployment; {params / 1e6:.1f} MB would do in int8, {4 * params / 1e6:.1f} MB in "
-        "float32, which is what this version exports"
+        f"S2 has it off in training and on for deployment; the file has {4 * params / 1e6:.1f} MB in float32, which is "
+        f"what this version exports, and would have {params / 1e6:.1f} MB in int8"
     )
     return Line("quantisation", "not in training", why, "S2, P5")
 
@@ -145,7 +142,7 @@ def _time(recipe: Recipe, seconds: float) -> Line:
     value = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
     limited = "; --time ends it there" if recipe.time_limit_s else "; --time MINUTES shortens the schedule"
     return Line(
-        "time", f"about {value}", f"some steps were timed on this machine as it is now{limited}", "measured here"
+        "time", f"about {value}", f"from some timed steps on this machine as it is now{limited}", "measured here"
     )
 
 

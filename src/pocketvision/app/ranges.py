@@ -1,6 +1,6 @@
 """The ranges that S2 gives, and a warning for what lies outside; nothing is refused (FACTS P1 to P20)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ConfigurationError
 from ..training.recipe import Recipe
@@ -80,33 +80,32 @@ def outside(name: str, value: float, own: float | None = None) -> str:
     return f"{name}={value:g} is {side} the usual {bounds} ({bounds.source}): {consequence}{usual}"
 
 
-def warnings(options: TrainOptions, recipe: Recipe, images: int) -> tuple[str, ...]:
-    """What lies outside: the number of training images, and each value that the user chose instead of the recipe's.
-
-    ``recipe``: as it is without the user's values.
-    """
-    chosen = {"epochs": options.epochs, "batch": options.batch, "imgsz": options.imgsz, "minutes": options.minutes}
-    if options.imgsz is not None and options.imgsz <= SMALL_IMAGE:
-        del chosen["imgsz"]  # small pictures, which no range is about
+def warnings(options: TrainOptions, recipe: Recipe, images: int, classes: int, *, pretrained: bool) -> tuple[str, ...]:
+    """What lies outside: the number of training images, and what the user changed of the recipe to ``recipe``."""
+    plain = replace(options, epochs=None, batch=None, lr=None, settings=())
+    own = plain.recipe_for(images, classes, pretrained=pretrained)
     found = [outside("images", images)]
-    found += [outside(name, value, getattr(recipe, name, None)) for name, value in chosen.items() if value is not None]
-    if options.lr is not None:
-        found.append(_learning_rate(options.lr, recipe))
+    found += [outside(name, getattr(recipe, name), getattr(own, name)) for name in ("epochs", "batch")]
+    found.append(_learning_rate(recipe, own))
+    if options.imgsz is not None and options.imgsz > SMALL_IMAGE:  # of small pictures it has to be small
+        found.append(outside("imgsz", options.imgsz))
+    if options.minutes is not None:
+        found.append(outside("minutes", options.minutes))
     return tuple(text for text in found if text)
 
 
-def _learning_rate(lr: float, recipe: Recipe) -> str:
+def _learning_rate(recipe: Recipe, own: Recipe) -> str:
     """S2 does not name its optimiser, and a rate means something else to each: its range is an adaptive one's."""
+    lr, low, high = recipe.lr, own.lr / LR_SPREAD**2, own.lr * LR_SPREAD
     if recipe.optimizer == "adamw":
-        text = outside("lr", lr, recipe.lr)
+        text = outside("lr", lr, own.lr)
         return (
             f"{text}. S2 does not say for which optimiser; its range fits AdamW, which this recipe has" if text else ""
         )
-    low, high = recipe.lr / LR_SPREAD**2, recipe.lr * LR_SPREAD
-    if low <= lr <= high:
+    if recipe.optimizer != own.optimizer or low <= lr <= high:
         return ""
     side, consequence = ("below", RANGES["lr"].below) if lr < low else ("above", RANGES["lr"].above)
     return (
         f"lr={lr:g} is {side} {low:g} to {high:g}, which suits this recipe's {recipe.optimizer}: {consequence}; the "
-        f"recipe's own value is {recipe.lr:g} (S2's {RANGES['lr']}, P4, is for adaptive optimisers such as AdamW)"
+        f"recipe's own value is {own.lr:g} (S2's {RANGES['lr']}, P4, is for adaptive optimisers such as AdamW)"
     )

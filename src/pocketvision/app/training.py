@@ -114,9 +114,8 @@ def train_spec(
             tell("these weights came folded: BatchNorm is put back with statistics of the training images")
             model = unfold(model.eval(), normalised(sample(dataset.train, UNFOLD_IMAGES), model)).train()
     recipe = options.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
-    own = replace(options, epochs=None, batch=None, lr=None)
-    own_recipe = own.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
-    outside = warnings(options, own_recipe, len(dataset.train))
+    counts = len(dataset.train), len(dataset.classes)
+    outside = warnings(options, recipe, *counts, pretrained=info is not None)
     for text in outside:
         tell(f"warning: {text}")
     name = options.name or spec.backbone.name

@@ -90,7 +90,7 @@ def _diverging(facts: RunFacts) -> Remedy | None:
     if len(loss) < 2 or loss[-1] < 1.3 * loss[:-1].min() or loss[-1] < FLAT * guess or top1[-1] > 0.8 * top1.max():
         return None
     recipe = facts.recipe
-    clip = "" if recipe.clip_norm else " and clip_norm=1"
+    clip = "" if recipe.clip_norm else " and --set clip_norm=1"
     return Remedy(
         "diverging",
         f"the training loss rose from {loss[:-1].min():.2f} to {loss[-1]:.2f}, accuracy fell to {top1[-1]:.1%}",
@@ -114,7 +114,7 @@ def _not_learning(facts: RunFacts) -> Remedy | None:
     if steps < FEW_STEPS:
         return Remedy("not learning", seen, f"{steps} steps are too few to learn anything", _longer(facts))
     cause = "The labels may not belong to the images, or the images are changed too strongly"
-    fix = f"`pocketvision data DATA` to look at the labels, then --lr {2 * lr:g}, then less augmentation"
+    fix = f"`pocketvision data DATA` to look at the labels, then --lr {2 * lr:g}, then --set augment.policy=none"
     return Remedy("not learning", seen, cause, fix)
 
 
@@ -154,8 +154,15 @@ def _over_fitting(facts: RunFacts) -> Remedy | None:
         "The network learns these images by heart. A small one seldom does: the split may not be a fair one (FACTS P7)",
         "more images; `pocketvision data DATA` to check labels and split; "
         + (f"--epochs {max(2, lowest + 2)}; " if rose and lowest + 2 < len(loss) else "")
-        + "a stronger augmentation",
+        + _more_augmentation(facts.recipe),
     )
+
+
+def _more_augmentation(recipe: Recipe) -> str:
+    """The first kind of augmentation that the recipe has not."""
+    if recipe.augment.policy == "none":
+        return "--set augment.policy=trivialaugment"
+    return "--set mixup=0.2" if not recipe.mixup else "--set augment.erase=0.25"
 
 
 def _too_good(facts: RunFacts) -> Remedy | None:

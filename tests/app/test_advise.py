@@ -1,0 +1,100 @@
+"""`pocketvision advise` on images and on runs: its values are those that a training has."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from pocketvision import TrainOptions, advise
+from pocketvision.app.advise import Advice, RunAdvice, timed
+from pocketvision.app.choose import Option
+from pocketvision.app.explain import explained
+from pocketvision.data.sources import Dataset
+from pocketvision.spec.transform import with_size
+from pocketvision.zoo import model_spec
+
+from .conftest import ROWS, call
+from .test_commands import answer, documented, failure
+
+OPTIONS = ("--model", ROWS, "--weights", "none", "--imgsz", 32)
+
+
+def test_the_values_are_those_of_a_run(digits: Path, run: Path):
+    import yaml
+
+    result = answer("advise", digits, *OPTIONS, "--epochs", 12, "--batch", 16)
+    assert set(result) | set(answer("advise", run)) == documented("advise")
+    values = {line["what"]: line["value"] for line in result["advice"]}
+    recipe = yaml.safe_load((run / "args.yaml").read_text())
+    assert values["epochs"] == str(recipe["epochs"])
+    assert values["batch"] == str(recipe["batch"])
+    assert values["learning rate"].startswith(f"{recipe['lr']:g}, {recipe['optimizer']}")
+    assert values["input"] == "32 px"
+    assert values["model"].endswith("tiny.json") or values["model"] == "tiny"
+    assert [text.partition("=")[0] for text in result["warnings"]] == ["images"]
+    assert all(line["why"] and line["source"] for line in result["advice"])
+
+
+def test_a_newcomer_can_read_it(digits: Path):
+    done = call("advise", digits, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert "96 training and 24 validation images, 3 classes" in lines[0]
+    for word in ("alternative", "expected top-1", "next: pocketvision build"):
+        assert word in done.stdout
+
+
+def test_of_a_healthy_run_nothing_is_mended(run: Path):
+    advice = advise(run)
+    assert isinstance(advice, RunAdvice)
+    assert advice.remedies == ()
+    assert "a healthy run" in str(advice)
+    assert advice.expected is not None
+
+
+def test_of_a_bad_run_the_remedy_comes_from_its_curve(run: Path, tmp_path: Path):
+    import shutil
+
+    bad = tmp_path / "bad"
+    shutil.copytree(run, bad)
+    with open(bad / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row |= {"train_loss": "1.0986", "val_top1": "0.3333", "val_loss": "1.0986"}
+    with open(bad / "results.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    remedies = answer("advise", bad)["remedies"]
+    assert [remedy["kind"] for remedy in remedies] == ["not learning", "low"]
+
+
+@pytest.mark.parametrize(("images", "words"), [(150, "tiny"), (3000, "EfficientNet-B0"), (20_000, "a larger network")])
+def test_s2_advice_goes_by_the_number_of_images(images: int, words: str):
+    option = Option("mobilenet_v3_small", with_size(model_spec("mobilenet_v3_small"), 224, ratio=1.0), 1.0, 6.0, 0.8)
+    for pretrained in (True, False):
+        recipe = TrainOptions().recipe_for(images, 10, pretrained=pretrained)
+        weights = "imagenet" if pretrained else "none"
+        lines = explained(option, 3, weights, recipe, images, 100.0, None)
+        assert words in " ".join(line.why for line in lines)
+        assert ("alternative" in [line.what for line in lines]) == (images < 500)
+
+
+def test_the_time_is_of_the_order_that_training_takes(dataset: Dataset, run: Path):
+    option = Option("tiny", model_spec(str(ROWS), classes=3, imgsz=32))
+    recipe = TrainOptions(epochs=12, batch=16).recipe_for(96, 3, pretrained=False)
+    with open(run / "results.csv", newline="") as file:
+        took = float(list(csv.DictReader(file))[-1]["seconds"])
+    assert took / 10 < timed(option, recipe, dataset) < took * 10
+
+
+def test_what_is_neither_data_nor_a_run(tmp_path: Path):
+    assert "absent" in failure("advise", tmp_path / "absent")
+
+
+def test_it_is_python_too(digits: Path):
+    options = TrainOptions(weights="none", imgsz=32)
+    advice = advise(digits, model=str(ROWS), options=options)
+    assert isinstance(advice, Advice)
+    assert advice.command.startswith("pocketvision build ")
