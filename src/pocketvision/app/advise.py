@@ -3,11 +3,12 @@
 import tempfile
 import textwrap
 import time
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..data.sources import Dataset, open_dataset
+from ..data.sources import Dataset
 from ..errors import DataError
 from ..measuring.machine import this_machine
 from ..nn.model import build
@@ -15,12 +16,13 @@ from ..spec.transform import with_classes, with_size
 from ..tasks.classification import Classification
 from ..training.checkpoint import ARGS, load_model
 from ..training.diagnose import Remedy
-from ..training.events import Started, Step
+from ..training.events import Event, Started, Step
 from ..training.loop import fit
 from ..training.recipe import Recipe
 from ..zoo import MODELS, model_spec
 from ..zoo.weights import available
 from .build import Budget, choose_for
+from .checked import open_checked
 from .choose import Option, sample
 from .expect import Expectation, expect
 from .explain import Line, explained
@@ -108,8 +110,7 @@ def advise(
     options.check()
     if model is not None:
         model_spec(model)
-    dataset = open_dataset(data, seed=options.seed)
-    tell(dataset.description)
+    dataset, _ = open_checked(data, seed=options.seed, allow_leak=True)  # said, but nothing is trained yet
     budget = Budget(max_ms, max_mb, None, runtime, threads)
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     images, classes, tuned = len(dataset.train), len(dataset.classes), weights != "none"
@@ -149,9 +150,8 @@ def timed(option: Option, recipe: Recipe, dataset: Dataset) -> float:
     speeds = list[float]()
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
-        events = fit(
-            build(with_classes(option.spec, dataset.classes)), Classification(), few, short, Path(folder) / "run"
-        )
+        model, run = build(with_classes(option.spec, dataset.classes)), Path(folder) / "run"
+        events = cast("Generator[Event]", fit(model, Classification(), few, short, run))
         for event in events:
             if isinstance(event, Started):
                 start = time.monotonic()
