@@ -32,7 +32,8 @@ from .conftest import RECIPE, SPEC
 
 PROGRAM = Path(__file__).with_name("together.py")
 PLAIN = replace(RECIPE, dropout=0.0, epochs=2)  # dropout draws other numbers in each process
-VARIANTS = {"sgd": {}, "clipped": {"momentum": 0.8, "clip_norm": 0.5, "average_best": 2, "freeze": 1}, "unsynced": {"sync_bn": False}}
+CLIPPED = {"momentum": 0.8, "clip_norm": 0.5, "average_best": 2, "freeze": 1}
+VARIANTS = {"sgd": {}, "clipped": CLIPPED, "unsynced": {"sync_bn": False}}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 TRAIN = ["-m", "pocketvision", "train"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -63,8 +63,8 @@ def depthwise5(
 ) -> Tensor:
     """A depthwise convolution 5 columns wide: [B, C, H, W], [C, 1, K, 5] -> [B, C, H', W'].
 
-    oneDNN (torch 2.15, x86) takes 2 to 20 times as long for the gradient of 5 columns of taps as of 3, a tenth of a
-    training step of MobileNetV3-Small. So it is asked twice, for the first 3 and the last 3 columns.
+    oneDNN (torch 2.15, x86) takes about twice as long for the weight gradient of 5 columns of taps as for two times 3,
+    so it is asked twice, for the first 3 and the last 3 columns.
     """
     result = _Depthwise5.apply(x, weight, bias, stride, padding)
     assert isinstance(result, Tensor)

@@ -12,7 +12,7 @@ from ..nn.layers import Normalize
 from ..nn.model import Model
 from .recipe import Recipe
 
-_SHRINK = 1e-3  # weight of the squared weights; 1e-4 to 1e-2 differ by less than a point on 1,969 photos
+_SHRINK = 1e-3  # weight of the squared weights
 _ITERATIONS = 100
 
 
