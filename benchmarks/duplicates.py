@@ -19,6 +19,7 @@ import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -85,7 +86,7 @@ def planted(data: Path, kinds: tuple[str, ...], seed: int, work: Path) -> tuple[
     return root, pairs
 
 
-def found_of(pairs: dict[tuple[str, str], str], reported: set[tuple[str, str]]) -> dict[str, object]:
+def found_of(pairs: dict[tuple[str, str], str], reported: set[tuple[str, str]]) -> dict[str, Any]:
     """Recall of each kind and of all, and precision."""
     hits = {
         how: [pair in reported for pair, kind in pairs.items() if kind == how] for how in dict.fromkeys(pairs.values())
@@ -117,7 +118,7 @@ def inflation(dataset: Dataset, pairs: dict[tuple[str, str], str], network: str)
     return {key: round(float(value), 4) for key, value in result.items()}
 
 
-def wrong_labels(data: str, seed: int) -> dict[str, object]:
+def wrong_labels(data: str, seed: int) -> dict[str, Any]:
     """3% of the labels made wrong: which are suspected. ``precision_of_first``: of as many as were made wrong."""
     dataset = open_dataset(data)
     features, looked_at = image_features(dataset)
@@ -152,8 +153,8 @@ def main() -> None:
     parser.add_argument("--network", default="mobilenet_v3_small")
     arguments = parser.parse_args()
     natural, seconds, _ = leaks(arguments.data)
-    result: dict[str, object] = {"natural_leaks": len(natural), "cpu_seconds": round(seconds, 2)}
-    rows, others = list[dict[str, object]](), list[dict[str, object]]()
+    result: dict[str, Any] = {"natural_leaks": len(natural), "cpu_seconds": round(seconds, 2)}
+    rows, others = list[dict[str, Any]](), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
             data, pairs = planted(arguments.data, PLANTED, seed, Path(folder))

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SHOWN = 60  # choices that an error lists at most
+
 
 class PocketvisionError(Exception):
     """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
@@ -36,4 +38,5 @@ def nearest(name: object, valid: Iterable[object]) -> str:
     """One clause for an error message that names the closest valid choice, or all when none is close."""
     choices = [str(choice) for choice in valid]
     close = get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(choices)}"
+    more = f" and {len(choices) - _SHOWN} more" if len(choices) > _SHOWN else ""
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(choices[:_SHOWN])}{more}"

@@ -27,6 +27,21 @@ def test_a_published_learning_rate_follows_the_batch_unless_it_is_given():
     assert recipe(recipe="mobilenet_v3", batch=64).lr == pytest.approx(mobilenet_v3().lr / 64)
     assert recipe(recipe="mobilenet_v3", batch=64, lr=0.5).lr == 0.5
     assert recipe(batch=64).lr == finetune(1000, 10).lr
+    assert recipe(recipe="mobilenet_v3", settings=("batch=64",)).lr == pytest.approx(mobilenet_v3().lr / 64)
+    assert recipe(recipe="mobilenet_v3", settings=("batch=64", "lr=5e-1")).lr == 0.5
+
+
+def test_seeds(tmp_path: Path):
+    (path := tmp_path / "own.yaml").write_text("seed: 5")
+    for options, seed in (
+        ({}, 0),
+        ({"seed": 3}, 3),
+        ({"settings": ("seed=7",)}, 7),
+        ({"recipe": str(path)}, 5),
+        ({"recipe": Recipe(seed=9)}, 9),
+        ({"recipe": Recipe(seed=9), "seed": 0}, 0),
+    ):
+        assert recipe(**options).seed == TrainOptions(**options).run_seed == seed
 
 
 def test_a_file_and_an_object(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Each switch of a recipe does what its source says, and a resumed run has the same bits with all of them on."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from pocketvision.data.transforms import Augment
-from pocketvision.errors import ConfigurationError, WeightsError
+from pocketvision.errors import ConfigurationError, TrainingError, WeightsError
 from pocketvision.nn.blocks import InvertedResidualBlock
 from pocketvision.nn.load import save_model
 from pocketvision.nn.model import Model, build
-from pocketvision.spec.transform import with_classes
+from pocketvision.spec.rows import Conv
+from pocketvision.spec.transform import with_classes, with_rows
 from pocketvision.tasks.classification import Classification
 from pocketvision.tasks.distillation import Distillation, make_teacher
 from pocketvision.training import checkpoint
 from pocketvision.training.averaging import record_path
-from pocketvision.training.events import Averaged, EpochEnd, Saved, Stopped
+from pocketvision.training.events import Averaged, EpochEnd, Saved, Started, Stopped
 from pocketvision.training.loop import fit, resume
 from pocketvision.training.recipe import Recipe
 from pocketvision.training.training import configure, mixed, prepare
@@ -165,8 +168,33 @@ def test_distillation_is_the_divergence_from_the_mean_of_the_teachers(data, teac
 def test_wrong_teachers_are_refused(started, teacher: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="does not know the class 'cat'"):
         make_teacher(checkpoint.load_model(teacher), ["cat", "1"], "cpu")
-    with pytest.raises(WeightsError, match="nowhere"):
+    with pytest.raises(WeightsError, match="nowhere is not there"):
         next(started(teachers=(str(tmp_path / "nowhere"),)))
+    with pytest.raises(ConfigurationError, match="no block with a shortcut"):
+        configure(build(with_rows(SPEC, lambda row: Conv(8))), Recipe(drop_path=0.1))
+
+
+def test_a_finished_run_needs_its_teacher_no_more(started, run: Path, teacher: Path):
+    list(started(epochs=1, teachers=(str(teacher),)))
+    teacher.unlink()
+    assert [type(event) for event in resume(run, TASK)] == [Started, Stopped]
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_later(started, run: Path, monkeypatch: pytest.MonkeyPatch):
+    events = started(epochs=2)
+    for event in events:
+        if isinstance(event, EpochEnd):
+            break
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(TrainingError, match=r"No space left.*train --resume") as error:
+            list(events)
+    assert "\n" not in str(error.value)
+    assert isinstance(list(resume(run, TASK))[-1], Stopped)
 
 
 def test_a_resumed_run_has_the_same_bits_with_everything_on(started, run: Path, data, teacher: Path, tmp_path: Path):

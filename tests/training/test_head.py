@@ -1,5 +1,6 @@
 """Training that starts at the head, and training without BatchNorm."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,16 @@ from torch.nn import functional as F
 
 from pocketvision.data.sources import Dataset
 from pocketvision.exporting.onnx import export
-from pocketvision.nn.model import Model
+from pocketvision.nn.model import Model, build
 from pocketvision.tasks.classification import Classification
-from pocketvision.training.checkpoint import BEST, load_model, read_state
-from pocketvision.training.events import EpochEnd, Saved, Stopped
+from pocketvision.training import loop
+from pocketvision.training.checkpoint import BEST, LAST, load_model, read_state
+from pocketvision.training.events import EpochEnd, HeadFirst, Saved, Started, Step, Stopped
 from pocketvision.training.head import _fitted, train_head
-from pocketvision.training.loop import resume
+from pocketvision.training.loop import fit, resume
 from pocketvision.training.training import prepare
 
-from .conftest import RECIPE
+from .conftest import RECIPE, SPEC
 
 
 def test_only_the_last_layer_changes_and_it_learns(model: Model, data: Dataset, run: Path):
@@ -60,9 +62,10 @@ def test_a_run_starts_with_it_once(started, run: Path, monkeypatch: pytest.Monke
     assert first.recipe.head_first
 
 
-def test_the_average_starts_from_the_fitted_head(started, run: Path):
-    events = started(head_first=True, save_every_s=0)
-    next(events)
+def test_the_average_starts_from_the_fitted_head(started, run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "STEP_EVENTS_S", 0)
+    events = started(head_first=True)
+    assert [type(next(events)) for _ in range(3)] == [Started, HeadFirst, Step]  # nothing is saved after the first step
     tensors = read_state(run)[0].tensors
     events.close()
     assert torch.equal(tensors["ema.head.linear.weight"], tensors["model.head.linear.weight"])
@@ -83,3 +86,14 @@ def test_folded_training_resumes_and_exports(started, run: Path, model: Model, t
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     export(trained, out=tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").exists()
+
+
+def test_a_run_killed_while_the_head_is_fitted_starts_with_it_again(started, run: Path, data: Dataset, tmp_path: Path):
+    events = started(head_first=True, epochs=1)
+    assert [type(next(events)) for _ in range(2)] == [Started, HeadFirst]
+    events.close()
+    list(resume(run, Classification()))
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, head_first=True, epochs=1)
+    list(fit(build(SPEC), Classification(), data, recipe, whole := tmp_path / "whole"))
+    assert (run / LAST).read_bytes() == (whole / LAST).read_bytes()

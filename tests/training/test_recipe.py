@@ -63,11 +63,12 @@ def test_absent_fields_have_defaults():
         ("progressive: [[0, 1, 1], [0.5, 2, 1]]", "train_scale=2 is out of range"),
         ("progressive: [[0, 1]]", "must be a list of 3 values"),
         ("teachers: run", "teachers='run' must be a list"),
+        ("freeze: 5\nhead_lr: 0", "leave nothing to train"),
         ("freeze: 6", "nearest valid: freeze=5"),
         ("optimizer: sdg", "did you mean 'sgd'?"),
         ("device: gpu", "device='gpu' is unknown"),
         ("- 3", "must be fields and values"),
-        ("a: b: c", "not YAML"),
+        ("a: b: c", "the recipe is not YAML: line 1: mapping values are not allowed here"),
     ],
 )
 def test_wrong_values_name_valid_ones(text: str, message: str):
@@ -86,7 +87,7 @@ def test_published_numbers():
         (recipes.mobileone_ssdlite(), "sgd", 0.05, 192, 200, 1e-4),
         (recipes.torchvision_ssdlite(), "sgd", 0.15, 192, 660, 4e-5),
         (recipes.mobileone_segmentation(), "adamw", 1e-4, 32, 50, 0.01),
-        (recipes.torchvision_segmentation(), "sgd", 0.02, 32, 30, 1e-6),
+        (recipes.torchvision_segmentation(), "sgd", 0.01, 32, 30, 1e-6),
     ):
         assert (recipe.optimizer, recipe.lr, recipe.batch, recipe.epochs) == (optimizer, lr, batch, epochs)
         assert recipe.weight_decay == decay
@@ -101,3 +102,9 @@ def test_mobileone_grows():
         scale, augment = recipe.stage(epoch / recipe.epochs)
         assert (recipe.train_size(224, scale), augment.strength, augment.policy) == (size, strength, "autoaugment")
     assert mobileone("small").augment.policy == "none"
+
+
+def test_numbers_as_everybody_writes_them():
+    for text in ("1e-3", "1.0e-3", "1E-03", ".001", "0.001"):
+        assert from_yaml(f"lr: {text}").lr == 0.001
+    assert from_yaml("lr: 1e+2\nbatch: 64").lr == 100

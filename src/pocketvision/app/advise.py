@@ -110,7 +110,7 @@ def advise(
     options.check()
     if model is not None:
         model_spec(model)
-    dataset, _ = open_checked(data, seed=options.seed, allow_leak=True)  # said, but nothing is trained yet
+    dataset, _ = open_checked(data, seed=options.run_seed, allow_leak=True)  # said, but nothing is trained yet
     budget = Budget(max_ms, max_mb, None, runtime, threads)
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     images, classes, tuned = len(dataset.train), len(dataset.classes), weights != "none"

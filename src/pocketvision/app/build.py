@@ -164,7 +164,7 @@ def run_build(
     if model is not None:
         model_spec(model)  # an unknown name is said before any work
     stages = Stages()
-    dataset, findings = open_checked(data, seed=options.seed, allow_leak=options.allow_leak)
+    dataset, findings = open_checked(data, seed=options.run_seed, allow_leak=options.allow_leak)
     stages.done("check the data")
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     stages.done("choose the model")

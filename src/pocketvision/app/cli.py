@@ -40,7 +40,7 @@ Batch = Annotated[int | None, typer.Option("--batch", "--batch-size", "-b", help
 Rate = Annotated[float | None, typer.Option("--lr", "--lr0", help="Highest learning rate")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")]
 Minutes = Annotated[float | None, typer.Option("--time", help="Limit for the training, in minutes")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
 Project = Annotated[Path, typer.Option(help="Folder that run folders are made in")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
@@ -72,7 +72,7 @@ def build(
     batch: Batch = None,
     time: Minutes = None,
     workers: Workers = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     project: Project = Path("runs"),
     name: Name = None,
     allow_leak: AllowLeak = False,
@@ -109,7 +109,7 @@ def train(
     patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one")] = None,
     device: Device = "auto",
     workers: Workers = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     project: Project = Path("runs"),
     name: Name = None,
     allow_leak: AllowLeak = False,
@@ -145,7 +145,7 @@ def advise(
     epochs: Epochs = None,
     batch: Batch = None,
     time: Minutes = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """What to train with these images, and why, and the accuracy to expect; or what went wrong in a run."""
@@ -245,13 +245,13 @@ def models(
 def data(
     data: Data,
     out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("data_report.html"),
-    seed: Seed = 0,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Find copies, leaks, wrong labels and bad files in a data set, and show them on a page."""
     from .data_report import data_report
 
-    result = data_report(data, out=out, seed=seed)
+    result = data_report(data, out=out, seed=seed or 0)
     _print(result.to_dict(), str(result), as_json)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from ..errors import ConfigurationError, nearest
 from ..spec.transform import WidthRule
-from ..training.recipe import Device, Recipe, from_dict, from_yaml
+from ..training.recipe import Device, Recipe, from_dict, from_yaml, parse_yaml
 from ..training.recipes import PUBLISHED, SMALL_DATA, finetune, scratch
 
 RECIPES = ("auto", *SMALL_DATA, *PUBLISHED)
@@ -23,7 +23,8 @@ class TrainOptions:
     ``recipe``: "auto" (finetune from weights, else scratch), a name of ``training.recipes``, the path of a YAML file
     such as a run's args.yaml, or a Recipe. ``settings``: its fields, like "ema=0.99" or "augment.policy=randaugment".
     ``teachers``: runs or weights files that the network learns from. ``imgsz``: side of the input in pixels.
-    ``minutes``: limit for the training. ``project``: folder for run folders.
+    ``minutes``: limit for the training. ``seed``: of every random choice; None: the recipe's, which is 0 unless it says
+    otherwise. ``project``: folder for run folders.
     ``allow_leak``: train although pictures of the training images are among those that judge.
     """
 
@@ -41,7 +42,7 @@ class TrainOptions:
     patience: int | None = None
     device: Device = "auto"
     workers: int | None = None
-    seed: int = 0
+    seed: int | None = None
     project: Path = Path("runs")
     name: str | None = None
     allow_leak: bool = False
@@ -72,14 +73,21 @@ class TrainOptions:
             "time_limit_s": None if self.minutes is None else 60 * self.minutes,
             "patience": self.patience,
             "workers": self.workers,
+            "seed": self.seed,
         }
         given = {name: value for name, value in chosen.items() if value is not None}
-        if self.recipe in PUBLISHED and self.batch is not None:
-            given = {"lr": recipe.lr * self.batch / recipe.batch} | given  # arXiv:1706.02677 §2.1
         if self.teachers:
             given["teachers"] = tuple(str(Path(teacher).absolute()) for teacher in self.teachers)
         device = recipe.device if self.device == "auto" else self.device
-        return replace(_with_settings(recipe, self.settings), device=device, seed=self.seed, **given)
+        result = replace(_with_settings(recipe, self.settings), device=device, **given)
+        if isinstance(self.recipe, str) and self.recipe in PUBLISHED and result.lr == recipe.lr and self.lr is None:
+            return replace(result, lr=recipe.lr * (result.batch / recipe.batch))  # arXiv:1706.02677 §2.1
+        return result
+
+    @property
+    def run_seed(self) -> int:
+        """The seed of the run that these options describe, which draws the validation images too."""
+        return self.recipe_for(1000, 10, pretrained=True).seed
 
     def _named_recipe(self, images: int, classes: int, pretrained: bool) -> Recipe:
         if isinstance(self.recipe, Recipe):
@@ -106,7 +114,7 @@ def _with_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
         name, equals, text = setting.partition("=")
         part, _, field = name.partition(".")
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError:
             value = text
         if not equals or (field and part != "augment"):

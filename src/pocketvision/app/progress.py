@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..training.events import Averaged, EpochEnd, Event, Started, Step, Stopped
+from ..training.events import Averaged, EpochEnd, Event, HeadFirst, Started, Step, Stopped
 
 
 def speaks() -> bool:
@@ -31,6 +31,8 @@ def show(events: Iterator[Event]) -> Stopped:
                 _bar(event)
             case EpochEnd():
                 _epoch(event, on_terminal)
+            case HeadFirst():
+                tell(f"fitting the last layer to {event.images} images first")
             case Averaged():
                 tell(_averaged(event))
             case Stopped():

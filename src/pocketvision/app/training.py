@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..data.sources import Dataset, parse_split, split_text
+from ..errors import ConfigurationError
 from ..nn.fold import has_identity_norms, unfold
 from ..nn.model import build
 from ..spec.model import ModelSpec
@@ -17,6 +18,8 @@ from ..training.checkpoint import BEST, create_run
 from ..training.diagnose import Remedy
 from ..training.events import Stopped
 from ..training.loop import fit, resume
+from ..training.recipe import Recipe
+from ..training.training import with_teachers
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo
 from .checked import open_checked
@@ -80,7 +83,7 @@ def _open(data: str | Path, options: TrainOptions) -> Dataset:
     """The data set; of several processes the first one checks it."""
 
     def opened() -> Dataset:
-        return open_checked(data, seed=options.seed, allow_leak=options.allow_leak)[0]
+        return open_checked(data, seed=options.run_seed, allow_leak=options.allow_leak)[0]
 
     if distributed.world() == 1:
         return opened()
@@ -105,7 +108,7 @@ def train_spec(
     dataset: Dataset, spec: ModelSpec, weights: str, options: TrainOptions
 ) -> tuple[TrainResult, WeightsInfo | None]:
     """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file."""
-    torch.manual_seed(options.seed)  # of the layers that start from random weights
+    torch.manual_seed(options.run_seed)  # of the layers that start from random weights
     spec = with_classes(spec, dataset.classes)
     model, info = (build(spec), None) if weights == "none" else load_whole(spec, weights)
     if info:
@@ -118,10 +121,23 @@ def train_spec(
     outside = warnings(options, recipe, *counts, pretrained=info is not None)
     for text in outside:
         tell(f"warning: {text}")
+    _refuse(recipe, info is not None)
+    with_teachers(Classification(), spec, replace(recipe, device="cpu"))  # what is wrong with them is said at once
     name = options.name or spec.backbone.name
     run = Path(distributed.from_first(lambda: bytes(create_run(options.project, Classification().name, name))).decode())
     result = _finish(show(fit(model, Classification(), dataset, recipe, run)), weights)
     return replace(result, warnings=outside), info
+
+
+def _refuse(recipe: Recipe, pretrained: bool) -> None:
+    """Raise ConfigurationError for a recipe that keeps what was learned before, where there is nothing."""
+    keeps = {"fold_bn": recipe.fold_bn, "frozen_bn": recipe.frozen_bn, "freeze": recipe.freeze > 0}
+    if not pretrained and any(keeps.values()):
+        names = " and ".join(name for name, used in keeps.items() if used)
+        raise ConfigurationError(
+            f"{names}: keeps what was learned before, but training starts from random weights; "
+            "leave it out, or name weights (--weights imagenet, or a file)"
+        )
 
 
 def _finish(stopped: Stopped, weights: str) -> TrainResult:

@@ -41,7 +41,7 @@ class Progress:
 
     ``step`` steps are done of ``steps`` planned. ``loss_sum`` over ``images`` is of the epoch that is under way.
     ``stale``: epochs since the metric last rose. ``rows``: the lines of results.csv. ``records``: the epochs whose
-    weights are kept to be averaged, oldest first; ``averaged``: that is done.
+    weights are kept to be averaged, oldest first; ``averaged``: that is done. ``head_fitted``: so is ``head_first``.
     """
 
     step: int = 0
@@ -55,6 +55,7 @@ class Progress:
     rows: list[dict[str, float]] = field(default_factory=list)
     records: list[int] = field(default_factory=list)
     averaged: bool = False
+    head_fitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

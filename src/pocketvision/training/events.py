@@ -23,6 +23,13 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadFirst:
+    """The last layer is now fitted to ``images`` as the frozen backbone sees them, before the first step."""
+
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Some steps were done; at most a few of these a second. ``steps`` is the plan, which a time limit shortens.
 
@@ -85,4 +92,4 @@ class Stopped:
     seconds: float
 
 
-Event = Started | Step | EpochEnd | Averaged | Saved | Stopped
+Event = Started | HeadFirst | Step | EpochEnd | Averaged | Saved | Stopped

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ..tasks import Task
 from . import checkpoint, distributed
 from .averaging import average_records, forget_others, keep_record
 from .checkpoint import Snapshot
-from .events import EpochEnd, Event, Reason, Saved, Started, Step, Stopped
+from .events import EpochEnd, Event, HeadFirst, Reason, Saved, Started, Step, Stopped
 from .head import train_head
 from .interrupts import Interrupts
 from .lock import LOCK, only_here
@@ -52,14 +53,11 @@ def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> I
         recipe = _resolved(recipe)
         model = fold(model.eval()).train() if recipe.fold_bn else model
         training = prepare(model, task, data, recipe, run)
-        if recipe.head_first:
-            train_head(training.model, data.train, recipe)
-            distributed.same_as_first(training.model.state_dict().values())
-            training.ema = EMA(training.model, recipe.ema) if recipe.ema else None
-        if first:
-            files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
-            save_split(data, run / checkpoint.SPLIT)
-        training.save()
+        with _telling(run):
+            if first:
+                files.write_text(run / checkpoint.ARGS, training.recipe.to_yaml())
+                save_split(data, run / checkpoint.SPLIT)
+            training.save()
         yield from _events(training, data, "")
 
 
@@ -79,7 +77,10 @@ def _resumed(run: Path, task: Task) -> Iterator[Event]:
     snapshot, data, warning = _read(run)
     if snapshot.task != task.name:
         raise TrainingError(f"{run} is a run of the task {snapshot.task!r}, not of {task.name!r}; resume it as that")
-    training = prepare(build(snapshot.spec), task, data, snapshot.recipe, run)
+    recipe, progress = snapshot.recipe, snapshot.progress
+    if progress.step >= progress.steps and (progress.averaged or len(progress.records) < 2):
+        recipe = replace(recipe, teachers=())  # who is not needed any more need not be there
+    training = prepare(build(snapshot.spec), task, data, recipe, run)
     training.progress, training.clock = snapshot.progress, Clock(snapshot.progress.seconds)
     checkpoint.restore(snapshot, training.model, "model.")
     checkpoint.restore_optimizer(snapshot, training.optimizer, training.model)
@@ -119,6 +120,9 @@ def _events(training: Training, data: Dataset, warning: str) -> Iterator[Event]:
     yield Started(run, progress.step, progress.steps, *counts, device=recipe.device, warning=warning)
     clock.mark(progress.step)
     together = distributed.world() > 1
+    if recipe.head_first and not progress.head_fitted:
+        yield HeadFirst(len(data.train))
+        _fit_head(training, data)
     with (
         distributed.advising(f"pocketvision train --resume {run}"),
         suitable_threads(training.model.spec, recipe),
@@ -127,10 +131,35 @@ def _events(training: Training, data: Dataset, warning: str) -> Iterator[Event]:
         while (reason := _reason_to_stop(training, interrupts)) is None:
             yield from _epoch(training, interrupts)
     if reason != "interrupted" and len(progress.records) > 1 and not progress.averaged:
-        yield average_records(training)
-        yield Saved(training.save(), progress.step)
+        with _telling(run):
+            averaged = average_records(training)
+            path = training.save()
+        yield averaged
+        yield Saved(path, progress.step)
     metric, seconds = training.task.metric, clock.seconds()
     yield Stopped(reason, run, progress.step, progress.steps, metric, progress.best, progress.best_epoch, seconds)
+
+
+def _fit_head(training: Training, data: Dataset) -> None:
+    """Before the first step; a process killed meanwhile starts it again."""
+    train_head(training.model, data.train, training.recipe)
+    distributed.same_as_first(training.model.state_dict().values())
+    training.ema = EMA(training.model, training.recipe.ema) if training.recipe.ema else None
+    training.progress.head_fitted = True
+    with _telling(training.run):
+        training.save()
+
+
+@contextmanager
+def _telling(run: Path) -> Iterator[None]:
+    """Say what to do when the run's files cannot be written, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write {error.filename or run}: {error.strerror}; what was written before is whole: "
+            f"make room, or the folder writable, then pocketvision train --resume {run}"
+        ) from None
 
 
 def _reason_to_stop(training: Training, interrupts: Interrupts) -> Reason | None:
@@ -166,7 +195,8 @@ def _epoch(training: Training, interrupts: Interrupts) -> Iterator[Event]:
         if ends:
             break
         if save:
-            path = training.save()
+            with _telling(training.run):
+                path = training.save()
             saved = time.monotonic()
             clock.mark(progress.step)
             yield Saved(path, progress.step)
@@ -189,13 +219,15 @@ def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
     row = {"epoch": epoch, "step": progress.step, "lr": lr, "train_loss": train_loss}
     row |= {f"val_{name}": number for name, number in metrics.items()} | {"seconds": round(clock.seconds(), 3)}
     progress.rows.append(row)
-    training.plan()
-    if distributed.first():
-        checkpoint.write_results(training.run, progress.rows)
-    if best:
-        keep_record(training, epoch)
-    path = training.save(best=best)
-    forget_others(training)
+    if progress.step < progress.steps:
+        training.plan()
+    with _telling(training.run):
+        if distributed.first():
+            checkpoint.write_results(training.run, progress.rows)
+        if best:
+            keep_record(training, epoch)
+        path = training.save(best=best)
+        forget_others(training)
     clock.mark(progress.step)
     epochs = math.ceil(progress.steps / len(training.batches))
     speed = training.images_per_step / max(clock.step_s, 1e-9)  # an epoch too short to be timed

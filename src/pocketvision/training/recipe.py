@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import NoneType
@@ -120,6 +121,8 @@ class Recipe:
         check_choice("Recipe.device", self.device, Device)
         for name, (low, high) in _RANGES.items():
             _check_range(name, getattr(self, name), low, high)
+        if self.freeze == _STAGES and self.head_lr == 0:
+            raise ConfigurationError(f"freeze={_STAGES} and head_lr=0 leave nothing to train; nearest valid: head_lr=1")
         if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
             raise ConfigurationError("nesterov=True needs a momentum above 0; nearest valid: nesterov=False")
         if list(self.milestones) != sorted(self.milestones) or any(epoch <= 0 for epoch in self.milestones):
@@ -157,6 +160,7 @@ class Recipe:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+_STAGES = 5  # of a backbone
 _TINY = 1e-12  # stands for "above 0" as the lower end of a range
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000),
@@ -167,7 +171,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "rms_decay": (0, 0.999999),
     "rms_eps": (1e-30, 1e3),
     "layer_decay": (0.01, 1),
-    "freeze": (0, 5),
+    "freeze": (0, _STAGES),
     "weight_decay": (0, 1),
     "final_weight_decay": (0, 1),
     "warmup_epochs": (0, 100_000),
@@ -256,10 +260,25 @@ def _as_tuples(value: Any) -> Any:
 def from_yaml(text: str) -> Recipe:
     """The recipe of an ``args.yaml``. Raises ConfigurationError for anything else."""
     try:
-        data = yaml.safe_load(text)
+        data = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"the recipe is not YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigurationError(f"the recipe is not YAML: {where}{getattr(error, 'problem', error)}") from None
     return from_dict(data)
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as YAML 1.2 and everybody else has it; in PyYAML's 1.1 it is a text."""
+
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain values of a YAML text. Raises yaml.YAMLError."""
+    return yaml.load(text, _Yaml)  # noqa: S506  it is a SafeLoader
 
 
 def _known(data: object, kind: type, what: str) -> dict[str, Any]:

@@ -98,8 +98,9 @@ def torchvision_v3() -> Recipe:
     """TorchVision's MobileNetV3 (S0, FACTS T3 to T8): Large 74.042%, Small 67.668% on 8 GPUs of batch 128.
 
     PyTorch's RMSProp with the root of TensorFlow's epsilon, AutoAugment, then RandomErasing, and at the end the mean
-    of the three last record epochs. S0's last rung (label smoothing, stochastic depth, noise; 75.536%) is not in the
-    recipe that was published: ``replace(..., label_smoothing=0.1, drop_path=0.2, lr_noise=0.67)``, values not given.
+    of the three last record epochs; weight decay on all parameters, as its script does by default. S0's last rung
+    (label smoothing, stochastic depth, noise; 75.536%) is not in the recipe that was published:
+    ``replace(..., label_smoothing=0.1, drop_path=0.2, lr_noise=0.67)`` comes near, its values are not given.
     """
     return Recipe(
         epochs=600,
@@ -107,6 +108,7 @@ def torchvision_v3() -> Recipe:
         optimizer="rmsprop",
         lr=0.064,
         weight_decay=1e-5,
+        decay_norms=True,
         schedule="exponential",
         warmup_epochs=0,
         decay=0.973,
@@ -146,12 +148,29 @@ def mobileone_large() -> Recipe:
 def mobileone_ssdlite() -> Recipe:
     """SSDLite on COCO at 320 pixels (S3 §E, FACTS T21): SGD, cosine, 4,500 steps of warm-up, 8 GPUs."""
     warmup = 4500 / (_COCO_IMAGES / 192)
-    return Recipe(epochs=200, batch=192, lr=0.05, nesterov=False, warmup_epochs=warmup, weight_decay=1e-4)
+    return Recipe(
+        epochs=200,
+        batch=192,
+        lr=0.05,
+        nesterov=False,
+        warmup_epochs=warmup,
+        weight_decay=1e-4,
+        label_smoothing=0.0,
+    )
 
 
 def torchvision_ssdlite() -> Recipe:
     """TorchVision's SSDLite320-MobileNetV3-Large on COCO (FACTS T23): 8 GPUs of batch 24."""
-    return Recipe(epochs=660, batch=8 * 24, lr=0.15, nesterov=False, warmup_epochs=0, weight_decay=4e-5)
+    return Recipe(
+        epochs=660,
+        batch=8 * 24,
+        lr=0.15,
+        nesterov=False,
+        warmup_epochs=0,
+        weight_decay=4e-5,
+        decay_norms=True,
+        label_smoothing=0.0,
+    )
 
 
 def torchvision_faster_rcnn() -> Recipe:
@@ -169,6 +188,8 @@ def torchvision_faster_rcnn() -> Recipe:
         milestones=(16, 22),
         decay=0.1,
         warmup_epochs=1000 / (_COCO_IMAGES / 16),
+        decay_norms=True,
+        label_smoothing=0.0,
     )
 
 
@@ -192,13 +213,17 @@ def mobileone_segmentation() -> Recipe:
 
 
 def torchvision_segmentation() -> Recipe:
-    """TorchVision's LR-ASPP and DeepLabV3 with MobileNetV3 (FACTS T23): polynomial decay, 8 GPUs of batch 4."""
+    """TorchVision's LR-ASPP and DeepLabV3 with MobileNetV3 (FACTS T23): polynomial decay, 8 GPUs of batch 4.
+
+    The learning rate is the default of its script; its README sets another for the ResNets only.
+    """
     return Recipe(
         epochs=30,
         batch=32,
-        lr=0.02,
+        lr=0.01,
         nesterov=False,
         weight_decay=1e-6,
+        decay_norms=True,
         schedule="polynomial",
         warmup_epochs=0,
         label_smoothing=0.0,

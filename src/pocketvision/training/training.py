@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..data.loader import Batch, ImageLoader
 from ..data.sources import Dataset
-from ..errors import ConfigurationError, DataError, TrainingError
+from ..errors import ConfigurationError, DataError, TrainingError, WeightsError
 from ..nn.blocks import InvertedResidualBlock
 from ..nn.layers import Normalize
 from ..nn.load import save_model
@@ -198,7 +198,12 @@ class Training:
 
 
 def with_teachers(task: Task, spec: ModelSpec, recipe: Recipe) -> Task:
-    """``task``, taught by the recipe's teachers where it has some."""
+    """``task``, taught by the recipe's teachers where it has some. Raises WeightsError for one that cannot be read."""
+    for path in recipe.teachers:
+        if not Path(path).exists():
+            raise WeightsError(
+                f"the teacher {path} is not there; put it back, or start a new run with another (--teacher RUN)"
+            )
     models = [checkpoint.load_model(path) for path in recipe.teachers]
     teachers = tuple(make_teacher(model, spec.labels, recipe.device) for model in models)
     return Distillation(task, teachers) if teachers else task
@@ -225,6 +230,11 @@ def frozen_rows(model: Model, recipe: Recipe) -> list[nn.Module]:
 def configure(model: Model, recipe: Recipe) -> None:
     """Set what the recipe says of the layers: dropout, drop path, BatchNorm's momentum, frozen rows."""
     blocks = [m for m in model.modules() if isinstance(m, InvertedResidualBlock) and m.joins_bottlenecks]
+    if recipe.drop_path and not blocks:
+        raise ConfigurationError(
+            f"drop_path={recipe.drop_path:g}: {model.spec.backbone.name} has no block with a shortcut to leave out; "
+            "nearest valid: drop_path=0"
+        )
     for number, block in enumerate(blocks, 1):
         block.drop_path = recipe.drop_path * number / len(blocks)
     for module in model.modules():
