@@ -145,4 +145,4 @@ def test_tiny_images(tmp_path: Path):
     Image.open(root / "a/a.jpg").crop((0, 0, 40, 20)).save(root / "a/icon.png")
     (finding,) = problems(open_dataset(root))
     assert (finding.kind, finding.groups) == ("tiny", ((str(root / "a/icon.png"),),))
-    assert "below 30 pixels, half of all have 120" in finding.text
+    assert finding.text == "1 tiny image: the short side is below 30 pixels, half of all have 120"

@@ -8,7 +8,7 @@ from .progress import tell
 
 
 def open_checked(data: str | Path, *, seed: int, allow_leak: bool) -> tuple[Dataset, tuple[Finding, ...]]:
-    """The opened data set and what its check found; warnings are said.
+    """The opened data set and what its check found; what does not stop the training is said as a warning.
 
     Raises DataError for what is no data set, and, without ``allow_leak``, for one whose splits share pictures.
     """
@@ -19,5 +19,6 @@ def open_checked(data: str | Path, *, seed: int, allow_leak: bool) -> tuple[Data
         refuse_leaks(dataset, findings)
     for finding in findings:
         if finding.severity != "info":
-            tell(f"{finding.severity}: {finding}")
+            allowed = " (--allow-leak)" if finding.kind == "leak" and finding.severity == "error" else ""
+            tell(f"warning{allowed}: {finding}")
     return dataset, findings

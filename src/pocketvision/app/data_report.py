@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.check import Finding, check_dataset, class_counts
+from ..data.check import Finding, check_dataset, class_counts, noun
 from ..data.sources import open_dataset
-from ..files import write_text
+from ..errors import ConfigurationError
+from ..files import check_writable, write_text
 from ..report.data_page import data_page
 from .progress import tell
 from .suspects import Suspect, image_features, suspects
@@ -57,7 +58,8 @@ class DataReport:
             fix = f"\n         fix: {finding.fix}" if finding.fix else ""
             lines.append(f"{finding.severity:8} {finding.text}{fix}")
         if self.suspects:
-            lines.append(f"look at  {len(self.suspects)} labels that may be wrong ({self.looked_at}):")
+            count = len(self.suspects)
+            lines.append(f"look at  {count} {noun(count, 'label')} that may be wrong ({self.looked_at}):")
             lines += [
                 f"         {s.image}: labelled {s.label}, looks like {s.looks_like} ({s.probability:.0%})"
                 for s in self.suspects[:SHOWN]
@@ -70,8 +72,13 @@ class DataReport:
 def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> DataReport:
     """Look for unreadable, tiny and equal images, leaks, unequal classes and wrong labels; write a page with pictures.
 
-    ``out``: the HTML file. ``seed``: of the split, where one is drawn. Raises DataError for what is no data set.
+    ``out``: the HTML file. ``seed``: of the split, where one is drawn. Raises DataError for what is no data set, and
+    ConfigurationError where ``out`` cannot be written, which is tried first.
     """
+    try:
+        check_writable(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
     dataset = open_dataset(data, seed=seed)
     tell(dataset.description)
     findings = check_dataset(dataset)
@@ -81,5 +88,13 @@ def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> D
         str(data), Path(out), dataset.description, class_counts(dataset), findings, doubted, looked_at
     )  # fmt: skip
     rows = [suspect.to_dict() for suspect in doubted]
-    write_text(out, data_page(dataset, findings, rows, looked_at, report.next_step))
+    page = data_page(dataset, findings, rows, looked_at, report.next_step)
+    try:
+        write_text(out, page)
+    except OSError as error:
+        raise _unwritable(out, error) from error
     return report
+
+
+def _unwritable(out: str | Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"{out}: the page cannot be written ({error.strerror}); name another file with --out")

@@ -46,6 +46,11 @@ class Finding:
         return fields | {"groups": [list(group) for group in self.groups]}
 
 
+def noun(count: int, name: str) -> str:
+    """``name`` as it stands after ``count``: 1 image, 2 images."""
+    return name if count == 1 else f"{name}s"
+
+
 def class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
     """Images per split and class: ``class_counts(dataset)["train"]["cat"]``."""
     return {
@@ -100,7 +105,8 @@ def _tiny(dataset: Dataset) -> list[Finding]:
     tiny = [(dataset.looks.images[index],) for index in (short < median / _TINY).nonzero()[0]]
     if not tiny:
         return []
-    text = f"{len(tiny)} tiny images: their short side is below {-(-median // _TINY)} pixels, half of all have {median}"
+    count, limit = f"{len(tiny)} tiny {noun(len(tiny), 'image')}", -(-median // _TINY)
+    text = f"{count}: the short side is below {limit} pixels, half of all have {median}"
     return [
         Finding("warning", "tiny", text, "replace them by larger ones, or remove thumbnails and icons", tuple(tiny))
     ]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from ..data.check import noun
 from .content import (
     BuildReport,
     count,
@@ -88,7 +89,8 @@ def _results(report: BuildReport) -> str:
     low, high = report.interval
     summary = (
         f"Top-1 accuracy {percent(report.accuracy)} (95% interval {percent(low)} to {percent(high)}) on {report.n:,} "
-        f"images: {text(report.measured_on)}. Always answering the most frequent class: {percent(report.majority)}."
+        f"{noun(report.n, 'image')}: {text(report.measured_on)}. Always answering the most frequent class: "
+        f"{percent(report.majority)}."
     )
     met = {True: "yes", False: "no", None: "not asked"}
     budget = table(

@@ -8,6 +8,7 @@ from datetime import date
 
 import numpy as np
 
+from ..data.check import noun
 from ..data.sources import Dataset
 from ..errors import ConfigurationError
 from ..exporting.artifact import Artifact
@@ -196,7 +197,8 @@ print(labels[scores.argmax()], scores.max())
 
 def parity_words(parity: Parity) -> str:
     """What the comparison of the exported file with the trained network found."""
-    return f"The exported file and the trained network were run on {parity.n} images: {parity}."
+    images = f"{parity.n} {noun(parity.n, 'image')}"
+    return f"The exported file and the trained network were run on {images}: {parity}."
 
 
 def percent(share: float | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..data.check import Finding, class_counts
+from ..data.check import Finding, class_counts, noun
 from ..data.sources import Dataset
 from .html import Html, document, join, table, tag, thumbnail
 
@@ -38,21 +38,29 @@ def data_page(
 def _header(dataset: Dataset, findings: Sequence[Finding], suspects: Sequence[object]) -> Html:
     errors = sum(finding.severity == "error" for finding in findings)
     warnings = sum(finding.severity == "warning" for finding in findings)
-    words = f"✗ {errors} to be mended before training" if errors else "✓ Ready for training"
+    verdict, kind = "✓ Ready for training", "verdict yes"
+    if warnings:  # neither good nor bad: it can be trained, and may not be worth it
+        verdict, kind = f"Can be trained, with {warnings} {noun(warnings, 'warning')}", "verdict"
+    if errors:
+        verdict, kind = f"✗ {errors} to be mended before training", "verdict no"
     leaked = sum(len(finding.groups) for finding in findings if finding.kind == "leak")
     images = len(dataset.train) + len(dataset.val) + len(dataset.test)
     tiles = [
-        (f"{images:,}", f"images in {len(dataset.classes)} classes; {len(dataset.skipped):,} skipped"),
-        (f"{leaked:,}", "images of one split that are also in another"),
-        (f"{len(suspects):,}", "labels to look at"),
-        (f"{warnings:,}", "warnings"),
+        (images, f"{noun(images, 'image')} in {len(dataset.classes)} classes; {len(dataset.skipped):,} skipped"),
+        (leaked, f"{noun(leaked, 'image')} of one split also in another"),
+        (len(suspects), f"{noun(len(suspects), 'label')} to look at"),
+        (warnings, noun(warnings, "warning")),
     ]
     return join(
         [
             tag("h1", f"{dataset.name}: the data"),
             tag("p", dataset.description, class_="quiet"),
-            tag("p", words, class_=f"verdict {'no' if errors else 'yes'}"),
-            tag("div", *(tag("div", tag("b", b), tag("span", s), class_="tile") for b, s in tiles), class_="tiles"),
+            tag("p", verdict, class_=kind),
+            tag(
+                "div",
+                *(tag("div", tag("b", f"{n:,}"), tag("span", s), class_="tile") for n, s in tiles),
+                class_="tiles",
+            ),
         ]
     )
 
@@ -81,9 +89,10 @@ def _suspects(suspects: Sequence[Mapping[str, object]], how: str) -> Html:
     if not suspects:
         return Html()
     shown = suspects[:SUSPECTS]
+    surest = f", the {len(shown)} surest of them" if len(suspects) > len(shown) else ""
     intro = (
-        f"{len(suspects):,} images that a classifier, trained without them, took for another class with confidence; "
-        f"the {len(shown)} surest. Some are wrong labels, some are only hard: you decide. It saw: {how}."
+        f"{len(suspects):,} {noun(len(suspects), 'image')}{surest}, taken for another class, with confidence, by a "
+        f"classifier that was trained without. Some are wrong labels, some are only hard: you decide. It saw: {how}."
     )
     figures = []
     for suspect in shown:

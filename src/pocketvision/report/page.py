@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.check import noun
 from ..spec.model import to_data
 from ..training.evaluate import Mistake
 from .content import (
@@ -48,8 +49,9 @@ def page(report: BuildReport) -> str:
 def _header(report: BuildReport) -> Html:
     spec = report.spec
     low, high = report.interval
+    images = f"{report.n:,} {noun(report.n, 'image')}"
     tiles = [
-        (percent(report.accuracy), f"top-1 accuracy; 95% interval {low:.1%} to {high:.1%}, {report.n:,} images"),
+        (percent(report.accuracy), f"top-1 accuracy; 95% interval {low:.1%} to {high:.1%}, {images}"),
         *(
             (milliseconds(row.median_ms), f"{row.runtime}, {_threads(row.threads)}, median")
             for row in report.latency[:2]

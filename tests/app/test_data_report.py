@@ -1,0 +1,60 @@
+"""The page of a data set: what it says first, and where it is not written."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pocketvision.app import data_report as module
+from pocketvision.app.data_report import data_report
+from pocketvision.data.check import check_dataset
+from pocketvision.data.sources import Dataset, Item, open_dataset
+from pocketvision.errors import ConfigurationError
+from pocketvision.report.data_page import data_page
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """Stands for a device: like one, it must not be renamed onto."""
+    os.mkfifo(path := tmp_path / "pipe")
+    return path
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, pipe: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "open_dataset", lambda *_, **__: pytest.fail("it was worked for nothing"))
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    for out in (tmp_path, pipe, tmp_path / "file" / "page.html", tmp_path / ("x" * 300)):
+        with pytest.raises(ConfigurationError, match=r"the page cannot be written \(.+\); name another file") as info:
+            data_report("sample:digits", out=out)
+        assert str(out) in str(info.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert pipe.is_fifo()
+
+
+def test_a_disk_that_is_full_at_the_end_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "image_features", lambda _: (None, "nothing"))
+    monkeypatch.setattr(module, "suspects", lambda *_: [])
+    monkeypatch.setattr(module, "write_text", full)
+    with pytest.raises(ConfigurationError, match=r"page\.html.*No space left on device"):
+        data_report("sample:digits", out=tmp_path / "page.html")
+
+
+def page(dataset: Dataset, suspects: int = 0) -> str:
+    suspect = {"image": "gone.png", "split": "train", "label": "a", "looks_like": "b", "probability": 0.9}
+    return data_page(dataset, check_dataset(dataset), [suspect] * suspects, "pixels", "next")
+
+
+def test_the_verdict():
+    assert '<p class="verdict yes">✓ Ready for training</p>' in page(open_dataset("sample:digits"))
+    items = tuple(Item(f"{number}.png", number % 2) for number in range(4))
+    few = page(Dataset("few", ("a", "b"), items[:3], items[3:], (), ()), suspects=1)
+    assert "Ready" not in few
+    assert '<p class="verdict">Can be trained, with 2 warnings</p>' in few  # few images, and no val images of "a"
+    assert "<span>label to look at</span>" in few
+    assert "<p>1 image, taken for another class" in few
