@@ -157,6 +157,41 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not cache.put(KEYS[0], image(0))  # and says it once
 
 
+def test_a_file_for_an_entry_folder_ends_the_writing_only(tmp_path: Path):
+    (tmp_path / KEYS[0][:2]).touch()
+    cache = DiskCache(tmp_path)
+    with pytest.warns(RuntimeWarning, match="cannot be written.*in memory only"):
+        assert not cache.put(KEYS[0], image(0))
+    assert cache.get(KEYS[0]) is None
+
+
+def test_an_entry_folder_of_somebody_else_ends_the_writing_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = DiskCache(tmp_path)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(disk_module.os, "replace", denied)
+    monkeypatch.setattr(Path, "unlink", denied)
+    with pytest.warns(RuntimeWarning, match="Permission denied.*in memory only"):
+        assert not cache.put(KEYS[0], image(0))
+
+
+def test_a_cache_that_is_only_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    DiskCache(tmp_path).put(KEYS[0], image(0))
+
+    def denied(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(disk_module.os, "utime", denied)
+    monkeypatch.setattr(Path, "touch", denied)
+    with pytest.warns(RuntimeWarning, match="Read-only file system"):
+        cache = DiskCache(tmp_path)
+    found = cache.get(KEYS[0])
+    assert found is not None
+    assert np.array_equal(found, image(0))
+
+
 def test_folder(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("POCKETVISION_CACHE", "/x/y")
     assert cache_folder() == Path("/x/y")
@@ -167,6 +202,16 @@ def test_folder(monkeypatch: pytest.MonkeyPatch):
     assert cache_folder() == Path("/z/pocketvision/images")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache/pocketvision/images"
+
+
+@pytest.mark.parametrize("package", ["PIL", "torch"])
+def test_another_version_of_what_makes_the_pixels_makes_new_ones(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+):
+    (path := tmp_path / "one").write_bytes(b"1")
+    before = image_key(str(path), "reduced 10")
+    monkeypatch.setattr(f"{package}.__version__", "0.0.1")
+    assert image_key(str(path), "reduced 10") != before
 
 
 def test_keys(tmp_path: Path):

@@ -6,6 +6,7 @@ import struct
 import time
 import warnings
 import zlib
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -33,13 +34,15 @@ def cache_folder() -> Path | None:
 def image_key(image: str, preparation: str) -> str | None:
     """The name of what ``preparation`` makes of the bytes of a file; None for what needs no file.
 
-    Equal files share an entry, a changed file has another one. Raises OSError.
+    Equal files share an entry; a changed file has another one, and so has a new version of what decodes (Pillow) and
+    resizes (torch). Raises OSError.
     """
     if image.startswith(samples.PREFIX):
         return None
     import PIL
+    import torch
 
-    digest = sha256(f"{_VERSION} {PIL.__version__} {preparation}\n".encode())
+    digest = sha256(f"{_VERSION} {PIL.__version__} {torch.__version__} {preparation}\n".encode())
     digest.update(Path(image).read_bytes())
     return digest.hexdigest()
 
@@ -73,11 +76,10 @@ class DiskCache:
             pixels = data[_HEADER.size :]
             if mark != b"PVIC" or pixels.size != height * width * 3 or zlib.crc32(pixels.data) != checksum:
                 raise ValueError
+        except (OSError, ValueError, struct.error):  # absent, damaged, or not ours to read: it is made again
+            return None
+        with suppress(OSError):  # a folder that is only read never makes room either
             os.utime(path)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, struct.error):  # damaged, or not ours to touch: it is made again
-            return None
         return np.asarray(pixels).reshape(height, width, 3)
 
     def put(self, key: str, image: np.ndarray) -> bool:
@@ -99,8 +101,9 @@ class DiskCache:
                 file.write(image.data)
             os.replace(part, path)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            self._stop(f"{part} cannot be written ({error.strerror})")
+            with suppress(OSError):  # what forbids writing may forbid this too
+                part.unlink()
+            self._stop(f"{path.parent} cannot be written ({error.strerror})")
             return False
         self._total, self._written = self._total + size, self._written + size
         return True
