@@ -280,6 +280,13 @@ def test_folder_errors(tmp_path: Path):
     broken = make(tmp_path / "broken", {"cat": 3, "dog": 1})
     (broken / "dog/00.png").write_bytes(b"x")
     refused(broken, "no readable images", "'dog'", "00.png", "not an image")
+    elsewhere = make(tmp_path / "elsewhere", {"cat": 3, "dog": 3, "emu": 0})
+    (elsewhere / "cat/01.png").write_bytes(b"x")
+    refused(elsewhere, "in 'emu'; add images or remove the class")  # the broken file of another class is not its cause
+    two = make(tmp_path / "two", {"cat": 3, "dog": 1})
+    for name in ("cat/01.png", "dog/00.png"):
+        (two / name).write_bytes(b"x")
+    refused(two, "in 'dog' (for example", "dog/00.png: ")
 
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -176,7 +176,9 @@ def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[
         )
     present = {split: {record.label for record in records} for split, records in splits.items()}
     if empty := [name for name in found.classes if name not in present["train"]]:
-        why = f" (for example {skipped[0].image}: {skipped[0].reason})" if skipped else ""
+        meant = {record.image for record in found.records if record.split == "train" and record.label in empty}
+        first = next((item for item in skipped if item.image in meant), None)
+        why = f" (for example {first.image}: {first.reason})" if first else ""
         raise DataError(
             f"{found.path}: no readable images to train on in {_listed(empty)}{why}; add images or remove the class"
         )
