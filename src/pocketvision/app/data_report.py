@@ -10,8 +10,9 @@ from ..data.sources import open_dataset
 from ..errors import ConfigurationError
 from ..files import check_writable, write_text
 from ..report.data_page import data_page
+from .lookalikes import lookalikes
 from .progress import tell
-from .suspects import Suspect, image_features, suspects
+from .suspects import FEATURES, Suspect, image_features, suspects
 
 PAGE = Path("data_report.html")
 SHOWN = 5
@@ -84,6 +85,8 @@ def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> D
     findings = check_dataset(dataset)
     features, looked_at = image_features(dataset)
     doubted = tuple(suspects(dataset, features))
+    alike = lookalikes(dataset, features) if looked_at.startswith(FEATURES) else None
+    findings = (*findings, alike) if alike else findings
     report = DataReport(
         str(data), Path(out), dataset.description, class_counts(dataset), findings, doubted, looked_at
     )  # fmt: skip

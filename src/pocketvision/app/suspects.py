@@ -18,6 +18,7 @@ from .progress import tell
 
 NETWORKS = ("mobilenet_v2", "efficientnet_lite0", "mobilenet_v3_small", "mobileone_s0")
 SIZE = 160
+FEATURES = "features of "
 FOLDS, ALPHAS = 5, (10.0, 100.0, 1000.0, 10_000.0)
 
 
@@ -110,7 +111,7 @@ def image_features(dataset: Dataset) -> tuple[np.ndarray, str]:
     network = _network() if natural_size(dataset) > SMALL_IMAGE else None
     if network is not None:
         tell(f"looking at {len(items)} images with {network}")
-        return embedded(items, network), f"features of {network} (ImageNet weights) at {SIZE} px"
+        return embedded(items, network), f"{FEATURES}{network} (ImageNet weights) at {SIZE} px"
     from ..data.image import Glimpse, glimpse
 
     looks = dataset.looks

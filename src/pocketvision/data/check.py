@@ -29,7 +29,7 @@ _SHOWN = 5
 class Finding:
     """One thing to know about a data set, and its fix; ``groups`` are the images that it is about, copies together.
 
-    ``kind``: counts, unreadable, tiny, few, unequal, absent, leak, contradiction, copies or label.
+    ``kind``: counts, unreadable, tiny, few, unequal, absent, leak, contradiction, copies, alike or label.
     """
 
     severity: Severity
