@@ -1,17 +1,24 @@
 """`pocketvision advise` on images and on runs: its values are those that a training has."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pocketvision import TrainOptions, advise
-from pocketvision.app.advise import Advice, RunAdvice, timed
+from pocketvision.app.advise import Advice, RunAdvice, _command, _settings, _start, timed
+from pocketvision.app.build import Budget
 from pocketvision.app.choose import Option
 from pocketvision.app.explain import explained
+from pocketvision.app.remedies import diagnose_run
 from pocketvision.data.sources import Dataset
-from pocketvision.spec.transform import with_size
+from pocketvision.data.transforms import Augment
+from pocketvision.spec.transform import with_classes, with_size
+from pocketvision.training.recipe import Recipe
+from pocketvision.training.recipes import scratch
 from pocketvision.zoo import model_spec
+from pocketvision.zoo.catalogue import CATALOGUE, same_weights
 
 from .conftest import ROWS, call
 from .test_commands import answer, documented, failure
@@ -53,9 +60,9 @@ def test_of_a_run_its_promise_is_told(run: Path):
     assert "a healthy run" in str(RunAdvice(run, (), None))
 
 
-def test_of_a_bad_run_the_remedy_comes_from_its_curve(run: Path, tmp_path: Path):
-    import shutil
-
+@pytest.fixture
+def bad(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run whose curves say that nothing was learned."""
     bad = tmp_path / "bad"
     shutil.copytree(run, bad)
     with open(bad / "results.csv", newline="") as file:
@@ -66,8 +73,70 @@ def test_of_a_bad_run_the_remedy_comes_from_its_curve(run: Path, tmp_path: Path)
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    remedies = answer("advise", bad)["remedies"]
-    assert [remedy["kind"] for remedy in remedies] == ["not learning", "low"]
+    return bad
+
+
+def test_of_a_bad_run_the_remedy_comes_from_its_curve(bad: Path):
+    nothing, low = answer("advise", bad)["remedies"]
+    assert (nothing["kind"], low["kind"]) == ("not learning", "low")
+    assert "support-vector machine on pixels promised" in low["seen"]
+    assert "weights" not in low["cause"] + low["fix"]  # it saw 32 pixels, for which there are none
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "words"),
+    [
+        ("bn_momentum: 0.1", "bn_momentum: 0.01", "momentum 0.01, cannot follow in 72 steps"),
+        ("epochs: 12", "epochs: 40", "--resume"),
+    ],
+)
+def test_a_run_is_read_with_its_recipe(bad: Path, changed: str, to: str, words: str):
+    text = (bad / "args.yaml").read_text()
+    assert f"\n{changed}\n" in f"\n{text}"
+    (bad / "args.yaml").write_text(text.replace(changed, to))
+    assert words in " ".join(map(str, diagnose_run(bad)))
+
+
+def test_a_run_without_a_finished_epoch(run: Path, tmp_path: Path):
+    begun = tmp_path / "begun"
+    shutil.copytree(run, begun)
+    (begun / "results.csv").unlink()
+    assert f"no epoch is finished, so nothing can be said of it; go on with `pocketvision train --resume {begun}`" in (
+        failure("advise", begun)
+    )
+    shutil.rmtree(begun / "state")
+    assert "start a new run" in failure("advise", begun)
+
+
+def test_a_run_is_compared_with_weights_only_where_they_are_its_own(monkeypatch: pytest.MonkeyPatch):
+    entry = next(entry for entry in CATALOGUE if entry.spec().backbone.name == "mobilenet_v3_small")
+    monkeypatch.setattr("pocketvision.app.advise.available", lambda spec: entry)
+    labels = ("a", "b", "c")
+    for width, size, start in ((1.0, 224, "imagenet"), (0.5, 224, "none"), (1.0, 64, "none")):
+        own = with_classes(with_size(model_spec("mobilenet_v3_small", width=width), size, ratio=1.0), labels)
+        spec, weights = _start(own, labels)
+        assert weights == start
+        assert spec.preprocessing.size == size
+        assert same_weights(spec, own)
+        assert spec.head.classes == 3
+
+
+def test_the_command_is_the_build_that_was_explained():
+    option = Option("mobilenet_v3_small", with_size(model_spec("mobilenet_v3_small"), 224, ratio=1.0))
+    options = TrainOptions(recipe="mobilenet_v2", settings=("ema=0.99",), teachers=("t",), lr=5e-5, seed=3, workers=2)
+    command = _command(
+        "photos", option, options, Budget(5, runtime="torch", threads=4), _settings(options, Recipe(), Recipe())
+    )
+    for words in ("--max-ms 5", "--runtime torch", "--threads 4", "--seed 3", "--workers 2", "--recipe mobilenet_v2"):
+        assert f" {words}" in command
+    assert command.endswith(" --set ema=0.99 --set lr=5.0e-05 --teacher t")
+
+
+def test_a_recipe_object_is_said_by_its_fields():
+    recipe = Recipe(epochs=7, lr=5e-5, milestones=(1.0, 2.0), ema=None, augment=Augment(flip=0.0, erase=0.25))
+    settings = _settings(TrainOptions(recipe=recipe), recipe, scratch(1000, 10))
+    assert "augment.erase=0.25" in settings
+    assert TrainOptions(recipe="scratch", settings=tuple(settings)).recipe_for(1000, 10, pretrained=False) == recipe
 
 
 @pytest.mark.parametrize(("images", "words"), [(150, "tiny"), (3000, "EfficientNet-B0"), (20_000, "a larger network")])

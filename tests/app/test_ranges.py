@@ -1,10 +1,13 @@
 """S2's ranges: each end is inside, what lies beyond is warned of with the range and what follows."""
 
+from pathlib import Path
+
 import pytest
 
 from pocketvision.app.options import TrainOptions
 from pocketvision.app.ranges import RANGES, outside, tier, warnings
 from pocketvision.errors import ConfigurationError
+from pocketvision.training.recipe import Recipe
 
 
 def found(images: int, *, pretrained: bool, **changes: object) -> tuple[str, ...]:
@@ -52,6 +55,36 @@ def test_a_rate_for_sgd_is_not_judged_by_a_range_for_adamw():
 
 def test_a_paper_is_not_warned_of():
     assert found(1000, pretrained=False, recipe="mobilenet_v2") == ()
+
+
+def test_a_rate_that_was_scaled_to_the_batch_is_the_recipes_own():
+    assert found(1000, pretrained=False, recipe="mobilenet_v3", batch=64) == ()
+    (text,) = found(1000, pretrained=False, recipe="mobilenet_v3", batch=64, lr=0.1)
+    assert "the recipe's own value is 0.0015625" in text
+
+
+def test_a_papers_batch_that_leaves_one_step_an_epoch():
+    (text,) = found(1438, pretrained=False, recipe="mobilenet_v3")
+    assert text.startswith("batch=4096 leaves 1 step an epoch of 1438 images: --batch 359 has 5")
+    assert found(4 * 4096, pretrained=False, recipe="mobilenet_v3") == (found(4 * 4096, pretrained=False))
+
+
+def test_of_a_file_and_an_object_every_value_is_the_users(tmp_path: Path):
+    recipe = Recipe(epochs=1, batch=2, lr=5.0)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+    for given in (recipe, str(path)):
+        texts = found(1000, pretrained=False, recipe=given)
+        assert [text.partition("=")[0] for text in texts] == ["epochs", "batch", "lr"]
+    own = TrainOptions().recipe_for(1000, 10, pretrained=False)
+    assert found(1000, pretrained=False, recipe=own) == ()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "rmsprop_tf", "adamw"])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_rate_for_another_optimiser_is_judged_by_that(optimizer: str, pretrained: bool):
+    (text,) = found(1000, pretrained=pretrained, settings=(f"optimizer={optimizer}", "lr=5"))
+    assert text.startswith("lr=5 is above")
 
 
 def test_a_small_input_of_small_pictures_is_fine():

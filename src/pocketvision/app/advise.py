@@ -3,33 +3,35 @@
 import tempfile
 import textwrap
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from ..data.sources import Dataset
-from ..errors import DataError
+from ..errors import ConfigurationError, DataError
 from ..measuring.machine import this_machine
 from ..nn.model import build
+from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
 from ..tasks.classification import Classification
-from ..training.checkpoint import ARGS, load_model
+from ..training.checkpoint import ARGS, STATE, load_model
 from ..training.diagnose import Remedy
 from ..training.events import Event, Started, Step
 from ..training.loop import fit
 from ..training.recipe import Recipe
 from ..zoo import MODELS, model_spec
+from ..zoo.catalogue import same_weights
 from ..zoo.weights import available
 from .build import Budget, choose_for
 from .checked import open_checked
-from .choose import Option, sample
+from .choose import SMALL_IMAGE, Option, sample
 from .expect import Expectation, expect
 from .explain import Line, explained
 from .options import TrainOptions
 from .progress import tell
 from .ranges import warnings
-from .remedies import diagnose_run, read_run
+from .remedies import diagnose_run, read_rows, read_run
 
 TIMED_STEPS, TIMED_S = 10, 8.0
 EVALUATION = 1 / 3  # of a training step's time, for as many images
@@ -120,27 +122,34 @@ def advise(
     expected, note = _expected(chosen, weights, dataset)
     compared = len([option for option in considered if option.accuracy is not None])
     lines = explained(chosen, compared, weights, recipe, images, seconds, expected)
-    command = _command(data, chosen, options, budget)
+    own = replace(options, recipe="auto", settings=()).recipe_for(images, classes, pretrained=tuned)
+    command = _command(data, chosen, options, budget, _settings(options, recipe, own))
     outside = warnings(options, recipe, images, classes, pretrained=tuned)
     return Advice(_facts(dataset), lines, expected, note, outside, command)
 
 
 def advise_run(run: Path) -> RunAdvice:
-    """Read a run's curves. Raises ConfigurationError for a folder that is no run."""
+    """Read a run's curves. Raises ConfigurationError for a folder that is no run, or one without a finished epoch."""
     _, dataset = read_run(run)
-    spec = load_model(run).spec
-    name, size = spec.backbone.name, spec.preprocessing.size
-    entry = available(model_spec(name)) if name in MODELS else None
+    if not read_rows(run):
+        fix = f"go on with `pocketvision train --resume {run}`" if (run / STATE).exists() else "start a new run"
+        raise ConfigurationError(f"{run}: no epoch is finished, so nothing can be said of it; {fix}")
     expected = None
     try:
-        start = entry.spec() if entry else spec
-        sized = with_classes(with_size(start, size, ratio=1.0), dataset.classes)
-        kind = "imagenet" if entry and size > 64 else "none"
-        expected = expect(sized, kind, dataset.train, len(dataset.val))
+        expected = expect(*_start(load_model(run).spec, dataset.classes), dataset.train, len(dataset.val))
     except DataError as error:
         tell(f"no expectation: {error}")
-    low = expected.bands[0].low if expected else None
-    return RunAdvice(run, diagnose_run(run, expected=low), expected)
+    return RunAdvice(run, diagnose_run(run, expected=expected), expected)
+
+
+def _start(spec: ModelSpec, classes: tuple[str, ...]) -> tuple[ModelSpec, str]:
+    """The network and weights whose features a run is compared with: ImageNet's where they are of this very network
+    and it sees photos, else none."""
+    name, size = spec.backbone.name, spec.preprocessing.size
+    entry = available(model_spec(name)) if name in MODELS and size > SMALL_IMAGE else None
+    if entry is None or not same_weights(entry.spec(), spec):
+        return spec, "none"
+    return with_classes(with_size(entry.spec(), size, ratio=1.0), classes), "imagenet"
 
 
 def timed(option: Option, recipe: Recipe, dataset: Dataset) -> float:
@@ -178,8 +187,8 @@ def _expected(chosen: Option, weights: str, dataset: Dataset) -> tuple[Expectati
             "classifier is what it has to beat, and an alternative to it."
         )
     return expected, (
-        "Fine-tuning the whole network usually ends above: by 10 points on 1,969 photos of clothes. On few or strange "
-        "images it may not: 3 points below on 500 enlarged pictures of CIFAR-10, 4 above on 2,000 (docs/advisor.md)."
+        "Fine-tuning the whole network is another matter: it ended 3 points below on 500 enlarged pictures of "
+        "CIFAR-10, 4 above on 2,000, one run each (docs/advisor.md)."
     )
 
 
@@ -195,16 +204,38 @@ def _facts(dataset: Dataset) -> str:
     )
 
 
-def _command(data: str | Path, chosen: Option, options: TrainOptions, budget: Budget) -> str:
+def _command(data: str | Path, chosen: Option, options: TrainOptions, budget: Budget, settings: Sequence[str]) -> str:
     """The build that was explained; the network is named, so that nothing is chosen again."""
     import shlex
 
     words = ["pocketvision", "build", str(data), "--model", chosen.name, "--imgsz", str(chosen.spec.preprocessing.size)]
     given = {"--max-ms": budget.max_ms, "--max-mb": budget.max_mb, "--epochs": options.epochs, "--batch": options.batch}
-    given |= {"--time": options.minutes, "--weights": None if options.weights == "auto" else options.weights}
+    given |= {"--time": options.minutes, "--workers": options.workers, "--seed": options.seed or None}
+    named = {"--weights": options.weights, "--runtime": budget.runtime, "--threads": budget.threads}
+    named["--recipe"] = "auto" if isinstance(options.recipe, Recipe) else options.recipe
+    given |= {flag: None if value in ("auto", "onnxruntime", 1) else value for flag, value in named.items()}
     for flag, value in given.items():
         words += [flag, f"{value:g}" if isinstance(value, float) else str(value)] if value is not None else []
-    return shlex.join(words)
+    words += [word for setting in settings for word in ("--set", setting)]
+    return shlex.join(words + [word for teacher in options.teachers for word in ("--teacher", str(teacher))])
+
+
+def _settings(options: TrainOptions, recipe: Recipe, own: Recipe) -> list[str]:
+    """--set words for what ``build`` has no options for; of a Recipe object, which has no name, all that is not as
+    in ``own``."""
+    if not isinstance(options.recipe, Recipe):
+        extra = {name: getattr(options, name) for name in ("lr", "patience", "device")}
+        return [*options.settings, *(f"{k}={_yaml(v)}" for k, v in extra.items() if v not in (None, "auto"))]
+    data, usual = recipe.to_dict(), own.to_dict()
+    data, usual = ({**d, **{f"augment.{k}": v for k, v in d.pop("augment").items()}} for d in (data, usual))
+    return [f"{name}={_yaml(value)}" for name, value in data.items() if value != usual[name]]
+
+
+def _yaml(value: object) -> str:
+    """A value as --set reads it, on one line."""
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
 def _wrapped(text: str, indent: int = 14) -> str:

@@ -237,7 +237,7 @@ def _advice(trained: TrainResult, spec: ModelSpec, weights: str, dataset: Datase
         expected = expect(spec, weights, dataset.train, len(dataset.val))
     except DataError:
         return tuple(map(str, trained.remedies))
-    remedies = diagnose_run(trained.run, expected=expected.bands[0].low)
+    remedies = diagnose_run(trained.run, expected=expected)
     for remedy in remedies:
         tell(str(remedy))
     return (*map(str, remedies), " ".join(str(expected).split()))

@@ -1,13 +1,18 @@
 """The ranges that S2 gives, and a warning for what lies outside; nothing is refused (FACTS P1 to P20)."""
 
 from dataclasses import dataclass, replace
+from math import log
 
 from ..errors import ConfigurationError
+from ..training.diagnose import counted
 from ..training.recipe import Recipe
+from ..training.recipes import PUBLISHED, SMALL_DATA
 from .choose import SMALL_IMAGE
-from .options import TrainOptions
+from .options import RECIPES, TrainOptions
 
 LR_SPREAD = 4.0  # of an optimiser that S2's learning rates are not for: so far from the recipe's own, either way
+LEAST_STEPS = 4  # an epoch: fewer, and even S2's longest schedules have only some hundred
+OUR_BATCH = Recipe().batch  # of finetune and scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +86,18 @@ def outside(name: str, value: float, own: float | None = None) -> str:
 
 
 def warnings(options: TrainOptions, recipe: Recipe, images: int, classes: int, *, pretrained: bool) -> tuple[str, ...]:
-    """What lies outside: the number of training images, and what the user changed of the recipe to ``recipe``."""
-    plain = replace(options, epochs=None, batch=None, lr=None, settings=())
-    own = plain.recipe_for(images, classes, pretrained=pretrained)
+    """What lies outside: the number of training images, and what the user changed of the recipe to ``recipe``.
+
+    A recipe that has a name is what it is; of a file's or an object's every value is the user's.
+    """
+    named = isinstance(options.recipe, str) and options.recipe in RECIPES
+    plain = replace(options, recipe=options.recipe if named else "auto", epochs=None, lr=None, settings=())
+    own = replace(plain, batch=None).recipe_for(images, classes, pretrained=pretrained)
+    scaled = replace(plain, batch=recipe.batch).recipe_for(images, classes, pretrained=pretrained)
     found = [outside("images", images)]
-    found += [outside(name, getattr(recipe, name), getattr(own, name)) for name in ("epochs", "batch")]
-    found.append(_learning_rate(recipe, own))
+    found.append(outside("epochs", recipe.epochs, own.epochs))
+    found.append(outside("batch", recipe.batch, own.batch) or _few_steps(recipe, images))
+    found.append(_learning_rate(recipe, scaled))
     if options.imgsz is not None and options.imgsz > SMALL_IMAGE:  # of small pictures it has to be small
         found.append(outside("imgsz", options.imgsz))
     if options.minutes is not None:
@@ -94,18 +105,37 @@ def warnings(options: TrainOptions, recipe: Recipe, images: int, classes: int, *
     return tuple(text for text in found if text)
 
 
+def _few_steps(recipe: Recipe, images: int) -> str:
+    """A batch that leaves hardly a step an epoch, as those of ImageNet's recipes do; not our own for small data."""
+    batch, most = recipe.batch, max(OUR_BATCH, images // LEAST_STEPS)
+    if batch <= most:
+        return ""
+    steps = counted(-(-images // batch), "step")
+    return f"batch={batch} leaves {steps} an epoch of {images} images: --batch {most} has {-(-images // most)} (ours)"
+
+
 def _learning_rate(recipe: Recipe, own: Recipe) -> str:
     """S2 does not name its optimiser, and a rate means something else to each: its range is an adaptive one's."""
-    lr, low, high = recipe.lr, own.lr / LR_SPREAD**2, own.lr * LR_SPREAD
+    lr, alike = recipe.lr, recipe.optimizer == own.optimizer
     if recipe.optimizer == "adamw":
-        text = outside("lr", lr, own.lr)
+        text = outside("lr", lr, own.lr if alike else None)
         return (
             f"{text}. S2 does not say for which optimiser; its range fits AdamW, which this recipe has" if text else ""
         )
-    if recipe.optimizer != own.optimizer or low <= lr <= high:
+    usual, whose = (own.lr, "the recipe's own value") if alike else _of_optimizer(recipe)
+    low, high = usual / LR_SPREAD**2, usual * LR_SPREAD
+    if low <= lr <= high:
         return ""
     side, consequence = ("below", RANGES["lr"].below) if lr < low else ("above", RANGES["lr"].above)
     return (
-        f"lr={lr:g} is {side} {low:g} to {high:g}, which suits this recipe's {recipe.optimizer}: {consequence}; the "
-        f"recipe's own value is {own.lr:g} (S2's {RANGES['lr']}, P4, is for adaptive optimisers such as AdamW)"
+        f"lr={lr:g} is {side} {low:g} to {high:g}, which suits this recipe's {recipe.optimizer}: {consequence}; "
+        f"{whose} is {usual:g} (S2's {RANGES['lr']}, P4, is for adaptive optimisers such as AdamW)"
     )
+
+
+def _of_optimizer(recipe: Recipe) -> tuple[float, str]:
+    """The rate of the recipe of ours or a paper's with the same optimiser and the nearest batch, for this batch."""
+    known = {name: make(1000, 10) for name, make in SMALL_DATA.items()} | {n: make() for n, make in PUBLISHED.items()}
+    rivals = [(name, own) for name, own in known.items() if own.optimizer == recipe.optimizer]
+    name, own = min(rivals, key=lambda rival: abs(log(rival[1].batch / recipe.batch)))
+    return own.lr * recipe.batch / own.batch, f"{name}'s for this batch"

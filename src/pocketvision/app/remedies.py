@@ -15,6 +15,7 @@ from ..training.diagnose import SLOW_S, Remedy, RunFacts, diagnose
 from ..training.recipe import Recipe, from_yaml
 from ..training.recipes import finetune, scratch
 from .choose import normalised, sample
+from .expect import Expectation
 
 LOOKED_AT = 256  # training images that the accuracy on them is counted on
 TIMED_BATCHES = 4
@@ -37,12 +38,14 @@ def read_run(run: Path) -> tuple[Recipe, Dataset]:
     return recipe, load_split(run / SPLIT)
 
 
-def diagnose_run(run: Path, *, finished: bool = True, expected: float | None = None) -> tuple[Remedy, ...]:
-    """What went wrong in a run, read from its folder; ``expected``: the lowest accuracy that its images promised."""
+def diagnose_run(run: Path, *, finished: bool = True, expected: Expectation | None = None) -> tuple[Remedy, ...]:
+    """What went wrong in a run, read from its folder; ``expected``: the accuracy that its images promised."""
     recipe, dataset = read_run(run)
     rows = read_rows(run)
     if not rows or not dataset.val:
         return ()
+    may_end_early = recipe.time_limit_s is not None or recipe.patience
+    finished = finished and bool(may_end_early or len(rows) >= recipe.epochs)
     labels = Counter(item.label for item in dataset.val)
     facts = RunFacts(
         rows=rows,
@@ -53,11 +56,21 @@ def diagnose_run(run: Path, *, finished: bool = True, expected: float | None = N
         finished=finished,
         majority=max(labels.values()) / len(dataset.val),
         train_top1=_training_accuracy(run, dataset) if finished else None,
-        expected=expected,
+        expected=expected.bands[0].low if expected else None,
+        expected_of=expected.of if expected else "",
+        frozen=expected is None or expected.weights != "none",
+        bn_momentum=_bn_momentum(run, recipe),
         loading=_loading_share(run, recipe, dataset, rows) if rows[-1]["seconds"] > SLOW_S else None,
         gpu=_has_gpu(),
     )
     return diagnose(facts)
+
+
+def _bn_momentum(run: Path, recipe: Recipe) -> float:
+    """That of the run's BatchNorms, the network's own where the recipe says none; 1 where they stay or are folded."""
+    if recipe.frozen_bn or recipe.fold_bn:
+        return 1.0
+    return recipe.bn_momentum or load_model(run).spec.backbone.bn_momentum or 1.0
 
 
 def _usual_lr(recipe: Recipe, images: int, classes: int) -> float:

@@ -13,11 +13,15 @@ Kind = Literal[
     "diverging", "not learning", "memorising", "over-fitting", "too good early", "still improving", "too slow", "low"
 ]
 
-FLAT = 0.9  # of ln(classes), the loss of guessing: above it nothing was learned
-FEW_STEPS = 150  # fewer than this and BatchNorm's statistics and averaged weights have hardly moved
+FLAT = 0.9  # of ln(classes), the loss of guessing, and of the first epoch's: above it nothing was learned
+FEW_STEPS = 150  # fewer than this and averaged weights have hardly moved
+MEMORIES = 3  # of BatchNorm's running statistics, 1 / momentum steps each: after so many their start is forgotten
+USUAL_MOMENTUM = 0.1  # of BatchNorm, PyTorch's
+RARE = 1.5  # times the share of a class among equal ones: a class so frequent makes the others rare
 RATE_FACTOR = 5.0  # a learning rate so many times the recipe's, or its inverse, is named as the cause
 LOSS_RISE, ACCURACY_GAP = 0.15, 0.15  # of over-fitting: of the lowest validation loss; between training and validation
 TOO_GOOD = 0.99  # accuracy that deserves a second look after one epoch, and nothing more at the end
+FALLS = 0.98  # of the first epoch's validation loss: below it something was learned that holds for other images
 LOSS_FALL = 0.85  # of the validation loss, from a quarter of a run to the next: it still falls
 SLOW_S, VERY_SLOW_S, LOADING_SHARE = 600, 3600, 0.4
 
@@ -46,7 +50,9 @@ class RunFacts:
     ``usual_lr``: the learning rate that the recipe has by itself, 0 where it is not known. ``finished``: not
     interrupted. ``majority``: share of the most frequent class among the validation images. ``train_top1``:
     accuracy of the kept weights on training images as they are, without augmentation. ``expected``: lowest accuracy
-    that was to be expected. ``loading``: share of a step's time that reading images takes. ``gpu``: there is one.
+    that the images promised to ``expected_of``, a classifier on ``frozen`` pretrained features or else on pixels.
+    ``bn_momentum``: weight of a new batch in BatchNorm's running statistics, 1 where they do not move or are not
+    there. ``loading``: share of a step's time that reading images takes. ``gpu``: there is one.
     """
 
     rows: Sequence[Mapping[str, float]]
@@ -58,6 +64,9 @@ class RunFacts:
     majority: float = 0.0
     train_top1: float | None = None
     expected: float | None = None
+    expected_of: str = "a linear classifier on frozen features"
+    frozen: bool = True
+    bn_momentum: float = 0.1
     loading: float | None = None
     gpu: bool = False
 
@@ -65,6 +74,16 @@ class RunFacts:
     def guessing(self) -> float:
         """Accuracy of always giving the most frequent class."""
         return max(self.majority, 1 / self.classes)
+
+    @property
+    def steps(self) -> int:
+        """Training steps that were done."""
+        return int(self.rows[-1]["step"])
+
+    @property
+    def needed_steps(self) -> int:
+        """Steps after which what is evaluated has followed what was trained."""
+        return max(FEW_STEPS, math.ceil(MEMORIES / self.bn_momentum))
 
     def error_of(self, accuracy: float) -> float:
         """Standard error of an accuracy on the validation images."""
@@ -80,14 +99,25 @@ def diagnose(facts: RunFacts) -> tuple[Remedy, ...]:
     rows = [row for row in facts.rows if "val_top1" in row and "val_loss" in row]
     if not rows or len(rows) < len(facts.rows):
         return ()
-    first = _diverging(facts) or _not_learning(facts) or _memorising(facts)
+    first = _diverging(facts) or _guessing(facts)
     found = [first] if first else [_over_fitting(facts), _too_good(facts), _still_improving(facts)]
     return tuple(remedy for remedy in (*found, _too_slow(facts), _low(facts)) if remedy)
 
 
+def _learned_nothing(facts: RunFacts) -> float:
+    """The training loss that counts as nothing learned: that of guessing, or of the first epoch where that is lower.
+
+    The first epoch's is all there is where the loss is not that of labels (from teachers), or classes are unequal.
+    """
+    loss, guess = facts.curve("train_loss"), math.log(facts.classes)
+    return FLAT * (min(guess, float(loss[0])) if facts.recipe.teachers or len(loss) > 1 else guess)
+
+
 def _diverging(facts: RunFacts) -> Remedy | None:
-    loss, top1, guess = facts.curve("train_loss"), facts.curve("val_top1"), math.log(facts.classes)
-    if len(loss) < 2 or loss[-1] < 1.3 * loss[:-1].min() or loss[-1] < FLAT * guess or top1[-1] > 0.8 * top1.max():
+    loss, top1 = facts.curve("train_loss"), facts.curve("val_top1")
+    if len(loss) < 2 or loss[-1] < 1.3 * loss[:-1].min() or top1[-1] > 0.8 * top1.max():
+        return None
+    if loss[-1] < _learned_nothing(facts):
         return None
     recipe = facts.recipe
     clip = "" if recipe.clip_norm else " and --set clip_norm=1"
@@ -99,39 +129,46 @@ def _diverging(facts: RunFacts) -> Remedy | None:
     )
 
 
-def _not_learning(facts: RunFacts) -> Remedy | None:
-    loss, top1, guess = facts.curve("train_loss"), facts.curve("val_top1"), math.log(facts.classes)
-    if top1.max() > facts.guessing + 3 * facts.error_of(facts.guessing) or loss[-1] < FLAT * guess:
+def _guessing(facts: RunFacts) -> Remedy | None:
+    """Accuracy that stays at guessing: nothing is learned, or nothing that holds for other images."""
+    train, val, top1 = facts.curve("train_loss"), facts.curve("val_loss"), facts.curve("val_top1")
+    guess, error = facts.guessing, facts.error_of(facts.guessing)
+    if top1.max() > guess + 3 * error or top1[-3:].mean() > guess + 2 * error:
         return None
+    flat = train[-1] >= _learned_nothing(facts)
+    if not flat and val[-1] < FALLS * val[0] and facts.steps >= facts.needed_steps:
+        return None  # it learns what holds for other images too, and accuracy will follow
+    kind: Kind = "not learning" if flat or facts.steps < facts.needed_steps else "memorising"
+    of_guessing = "" if facts.recipe.teachers else f" (guessing: {math.log(facts.classes):.2f})"
+    loss = f"is {train[-1]:.2f}{of_guessing}" if flat else f"fell from {train[0]:.2f} to {train[-1]:.2f}"
     seen = (
-        f"after {len(loss)} epochs the loss is {loss[-1]:.2f} (guessing: {guess:.2f}) and accuracy {top1[-1]:.1%} "
-        f"(guessing: {facts.guessing:.1%})"
+        f"after {counted(len(train), 'epoch')} the training loss {loss}, and accuracy on validation images is "
+        f"{top1[-1]:.1%} (guessing: {guess:.1%})"
     )
-    lr, usual, steps = facts.recipe.lr, facts.usual_lr, int(facts.rows[-1]["step"])
-    if usual and not usual / RATE_FACTOR <= lr <= usual * RATE_FACTOR:
-        level = "low" if lr < usual else "high"
-        return Remedy("not learning", seen, f"The learning rate {lr:g} is too {level}", f"--lr {usual:g}")
-    if steps < FEW_STEPS:
-        return Remedy("not learning", seen, f"{steps} steps are too few to learn anything", _longer(facts))
-    cause = "The labels may not belong to the images, or the images are changed too strongly"
-    fix = f"`pocketvision data DATA` to look at the labels, then --lr {2 * lr:g}, then --set augment.policy=none"
-    return Remedy("not learning", seen, cause, fix)
+    return Remedy(kind, seen, *_cause_of_guessing(facts, flat=flat))
 
 
-def _memorising(facts: RunFacts) -> Remedy | None:
-    loss, top1 = facts.curve("train_loss"), facts.curve("val_top1")
-    if top1.max() > facts.guessing + 3 * facts.error_of(facts.guessing):
-        return None
-    seen = (
-        f"the training loss fell from {loss[0]:.2f} to {loss[-1]:.2f}, but accuracy on validation images is "
-        f"{top1[-1]:.1%} (guessing: {facts.guessing:.1%})"
-    )
-    if (steps := int(facts.rows[-1]["step"])) < FEW_STEPS:
-        return Remedy("memorising", seen, f"{steps} steps are too few for what is evaluated to follow", _longer(facts))
-    cause = (
-        "What holds for the training images does not hold for the others: labels that are wrong or mean other things"
-    )
-    return Remedy("memorising", seen, cause, "`pocketvision data DATA`, and look at the labels of both splits")
+def _cause_of_guessing(facts: RunFacts, *, flat: bool) -> tuple[str, str]:
+    """Why accuracy stays at guessing, and what to try."""
+    lr, usual, done = facts.recipe.lr, facts.usual_lr, counted(facts.steps, "step")
+    if flat and usual and not usual / RATE_FACTOR <= lr <= usual * RATE_FACTOR:
+        return f"The learning rate {lr:g} is too {'low' if lr < usual else 'high'}", f"--lr {usual:g}"
+    if facts.bn_momentum < USUAL_MOMENTUM and facts.steps * facts.bn_momentum < MEMORIES:
+        cause = f"BatchNorm's statistics, of momentum {facts.bn_momentum:g}, cannot follow in {done}"
+        return cause, f"--set bn_momentum={USUAL_MOMENTUM:g}, or {_longer(facts)}"
+    if facts.steps < FEW_STEPS:
+        return f"For what is evaluated to follow, {done} are too few", _longer(facts)
+    top1 = float(facts.curve("val_top1")[-3:].mean())
+    unequal = facts.majority * facts.classes >= RARE and abs(top1 - facts.majority) < 2 * facts.error_of(facts.majority)
+    data = "`pocketvision data DATA` to look at the labels of both splits"
+    if unequal:
+        cause = f"The most frequent class, {facts.majority:.0%} of the images, is the answer to everything"
+        return cause, f"more images of the others, or fewer of that one; {data}"
+    if flat:
+        cause = "The labels may not belong to the images, or the images are changed too strongly"
+        return cause, f"{data}, then --lr {2 * lr:g}, then --set augment.policy=none"
+    cause = "What holds for the training images does not hold for the others"
+    return f"{cause}: labels that are wrong or mean other things", data
 
 
 def _over_fitting(facts: RunFacts) -> Remedy | None:
@@ -196,17 +233,21 @@ def _still_improving(facts: RunFacts) -> Remedy | None:
 def _longer(facts: RunFacts) -> str:
     """The option that makes a run twice as long: the one that ended it."""
     recipe, done = facts.recipe, len(facts.rows)
-    if recipe.time_limit_s is not None and done < recipe.epochs:
-        return f"--time {2 * recipe.time_limit_s / 60:g}"
-    needed = math.ceil(FEW_STEPS / (facts.rows[-1]["step"] / done))
-    return f"--epochs {max(2 * recipe.epochs, needed)}"
+    if done < recipe.epochs:
+        if not facts.finished:
+            return "going on with it (train --resume RUN)"
+        if recipe.time_limit_s is not None:
+            return f"--time {2 * recipe.time_limit_s / 60:g}"
+        if recipe.patience:
+            return f"--patience {2 * recipe.patience}"
+    return f"--epochs {max(2 * recipe.epochs, math.ceil(facts.needed_steps * done / facts.steps))}"
 
 
 def _too_slow(facts: RunFacts) -> Remedy | None:
     seconds, recipe = float(facts.rows[-1]["seconds"]), facts.recipe
     if seconds < SLOW_S:
         return None
-    seen = f"{len(facts.rows)} epochs took {seconds / 60:.0f} minutes"
+    seen = f"{counted(len(facts.rows), 'epoch')} took {seconds / 60:.0f} minutes"
     if facts.gpu and recipe.device == "cpu":
         return Remedy("too slow", seen, "A GPU is there, and the training ran on the processor", "--device cuda")
     if facts.loading is not None and facts.loading > LOADING_SHARE:
@@ -224,9 +265,18 @@ def _low(facts: RunFacts) -> Remedy | None:
     best = float(facts.curve("val_top1").max())
     if facts.expected is None or best >= facts.expected or not facts.finished:
         return None
+    seen = f"accuracy {best:.1%}, where {facts.expected_of} promised at least {facts.expected:.1%}"
+    if not facts.frozen:
+        cause = "A classical classifier does better than this network did; from scratch it takes images and time"
+        return Remedy("low", seen, cause, f"that classifier; more images; {_longer(facts)}")
     return Remedy(
         "low",
-        f"accuracy {best:.1%}, where a linear classifier on frozen features promised at least {facts.expected:.1%}",
-        "Training spoiled or did not use what the weights knew",
-        f"leave --lr, --batch and --epochs to the recipe; --weights imagenet; {_longer(facts)}",
+        seen,
+        "Training spoiled what pretrained weights know, or started without them",
+        f"--weights imagenet; --lr and --batch of the recipe; {_longer(facts)}",
     )
+
+
+def counted(number: int, what: str) -> str:
+    """The number and its noun."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
