@@ -210,7 +210,7 @@ def _command(data: str | Path, chosen: Option, options: TrainOptions, budget: Bu
 
     words = ["pocketvision", "build", str(data), "--model", chosen.name, "--imgsz", str(chosen.spec.preprocessing.size)]
     given = {"--max-ms": budget.max_ms, "--max-mb": budget.max_mb, "--epochs": options.epochs, "--batch": options.batch}
-    given |= {"--time": options.minutes, "--workers": options.workers, "--seed": options.seed or None}
+    given |= {"--time": options.minutes, "--workers": options.workers, "--seed": options.seed}
     named = {"--weights": options.weights, "--runtime": budget.runtime, "--threads": budget.threads}
     named["--recipe"] = "auto" if isinstance(options.recipe, Recipe) else options.recipe
     given |= {flag: None if value in ("auto", "onnxruntime", 1) else value for flag, value in named.items()}
