@@ -71,7 +71,7 @@ def test_learning_labels_that_mean_nothing_by_heart():
 
 def test_few_validation_images_are_no_proof_of_wrong_labels():
     """A real fine-tune: 72 photos of 3 classes, 18 to judge it; no fall of the training loss, twice guessing."""
-    small = facts([0.818, 0.83, 0.847], [0.9, 0.9, 0.91], [0.667] * 3, classes=3, val_images=18)
+    small = facts([0.818, 0.83, 0.847], [0.9, 0.9, 0.91], [0.666] * 3, classes=3, val_images=18)
     assert diagnose(small) == ()
 
 
