@@ -247,7 +247,7 @@ def table(arguments: argparse.Namespace) -> None:
             {"rate": key, "lr": lr, "val_top1": runs[TUNING_SEED]["val_top1"][-1]}
             for key in TUNED_ON
             for (_, name), runs in sorted(by_rung.items())
-            if name.startswith(f"tune_{key}_") and (lr := name.removeprefix(f"tune_{key}_"))
+            if name.startswith(f"tune_{key}_") and (lr := name.removeprefix(f"tune_{key}_"))[0].isdigit()
         ],
         "processor_hours": round(sum(result["processor_s"] for result in results) / 3600, 2),
     }

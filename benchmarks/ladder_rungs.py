@@ -217,8 +217,8 @@ def _rate(key: str, scale: Scale) -> float:
 REFERENCE_BATCH = 32  # of the grid; rates are proportional to the batch (arXiv:1706.02677 §2.1)
 GRID = {
     "sgd": (0.01, 0.03, 0.1),
-    "rmsprop_default": (0.0003, 0.001, 0.003),
-    "rmsprop_adjusted": (0.001, 0.003, 0.01),
+    "rmsprop_default": (0.0001, 0.0003, 0.001),
+    "rmsprop_adjusted": (0.0003, 0.001, 0.003),
     "mobileone": (0.01, 0.03, 0.1),
     "rmsprop_photos": (3e-5, 1e-4, 3e-4),
     "rmsprop_photos_default": (1e-5, 3e-5, 1e-4),
