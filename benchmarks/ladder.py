@@ -115,7 +115,7 @@ def train(rung: Rung, data: DataName, scale: Scale, seed: int, run: Path) -> dic
         model = unfold(model.eval(), normalised(sample(images.train, 256), model)).train()
     recipe = replace(rung.recipe, seed=seed, save_every_s=1e9)
     if rung.taught:
-        recipe = replace(recipe, teachers=(str(teacher(data, scale)),))
+        recipe = replace(recipe, teachers=(str(teacher(data, scale) / LAST),))
     events = [event for event in fit(model, Classification(), images, recipe, run) if isinstance(event, EpochEnd)]
     top1 = {}
     for name, weights in (("last", LAST), ("best", BEST)):
@@ -139,9 +139,9 @@ def train(rung: Rung, data: DataName, scale: Scale, seed: int, run: Path) -> dic
 
 def teacher(data: DataName, scale: Scale) -> Path:
     """The run folder of a data set's teacher, trained when it is not there."""
-    folder = CACHE / f"teacher_{data}_{hashlib.sha256(repr(scale).encode()).hexdigest()[:8]}"
+    rung = Rung("teacher", TEACHERS[data], teacher_recipe(scale), pretrained=True)
+    folder = CACHE / f"teacher_{data}_{hashlib.sha256(repr((scale, rung)).encode()).hexdigest()[:8]}"
     if not (folder / "result.json").exists():
-        rung = Rung("teacher", TEACHERS[data], teacher_recipe(scale), pretrained=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as place:
             run = Path(place) / "run"
             result = train(rung, data, scale, TEACHER_SEED, run)
@@ -206,10 +206,10 @@ def interval(values: list[float]) -> dict[str, Any]:
     from scipy.stats import t
 
     n, mean = len(values), statistics.mean(values)
-    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
-    if half is None:
-        return {"n": n, "mean": mean, "low": None, "high": None}
-    return {"n": n, "mean": mean, "low": mean - half, "high": mean + half}
+    if n == 1:
+        return {"n": n, "mean": round(mean, 4), "low": None, "high": None}
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return {"n": n, "mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
 
 
 def verdict(difference: dict[str, Any], claimed: float | None) -> str:
