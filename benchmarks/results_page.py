@@ -119,7 +119,7 @@ def rungs(ladder: dict[str, Any]) -> str:
     head = ("Rung", "data", "network", "seeds", "top-1, last epoch", "top-1, best or averaged epoch")
     text = "### All rungs\n\nTop-1 in percent on the test images, mean and 95% interval.\n\n" + table(head, rows, 3)
     for found in ladder["teachers"]:
-        text += f"\nThe teacher for {found['data']} ({found['network']}): {100 * found['top1']['best']:.1f}%.\n"
+        text += f"\nThe teacher for {found['data']} ({found['network']}): {100 * found['top1']['last']:.1f}%.\n"
     tuned = [[f"`{t['rate']}`", t["lr"], f"{100 * t['val_top1']:.1f}"] for t in ladder["tuning"]]
     return text + (
         "\nLearning rates tried:\n\n" + table(("Rate", "value", "val top-1, last epoch"), tuned) if tuned else ""
