@@ -295,7 +295,9 @@ def best_of(
     best = dict[tuple[str, ...], dict[str, float]]()
     for turn, task in product(range(rounds), tasks):
         command = [pythons.get(task[0], sys.executable), __file__, "--one", *task]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}  # as the command line sets them
+        environment = os.environ | (ours if task[0] in ("ours", "step") else {})
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"{task} failed:\n{done.stderr}")
         figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -35,7 +35,7 @@ class _Depthwise5(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding, ctx.biases = stride, padding, None if bias is None else [len(bias)]
+        ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
 
     @staticmethod
@@ -44,11 +44,12 @@ class _Depthwise5(Function):
         rows, columns = ctx.padding
 
         def gradients(x: Tensor, weight: Tensor, padding: tuple[int, int], *wanted: bool) -> Any:
-            rest = (ctx.biases, ctx.stride, padding, (1, 1), False, (0, 0), len(weight), wanted)
+            rest = (None, ctx.stride, padding, (1, 1), False, (0, 0), len(weight), wanted)
             return torch.ops.aten.convolution_backward(grads[0], x, weight, *rest)
 
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        grad_x, _, grad_bias = gradients(x, weight, ctx.padding, wants_x, False, wants_bias)
+        grad_x = gradients(x, weight, ctx.padding, True, False, False)[0] if wants_x else None
+        grad_bias = grads[0].sum((0, 2, 3)) if wants_bias else None  # oneDNN's comes with the slow weight gradient
         grad_weight = torch.empty_like(weight) if wants_weight else None
         if grad_weight is not None:
             for first in (0, 5 - _PART):
