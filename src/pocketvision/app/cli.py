@@ -316,8 +316,8 @@ def main(command: Callable[..., Any] = app) -> None:
     """Entry point. Exit code 0: done; 1: an error, said in one line; 2: a promise such as a budget is broken;
     130: interrupted."""
     # Threads that wait by spinning take the core from whoever has work: on two cores with one busy neighbour, the
-    # forward passes of a probe took 10.8 s that way and 1.7 s with threads that sleep. Sleeping at once costs a fifth of
-    # a training step where nobody else works; 1,000 turns are the better part of both. Read when torch is imported.
+    # forward passes of a probe took 10.8 s that way and 1.7 s with threads that sleep. Sleeping at once costs a fifth
+    # of a training step where nobody else works; 1,000 turns are the better of both. Read when torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
