@@ -367,6 +367,7 @@ def main() -> None:
             result["epochs"] += epochs_table(name, arguments.data, images, arguments.rounds, arguments.fastai_python)
     variants = [how for how in STEPS if arguments.compile or how != "torch.compile"]
     result["steps"] = [row for name in arguments.models for row in steps_table(name, variants, arguments.rounds)]
+    words = ["OTHER/bin/python" if word == arguments.fastai_python else word for word in sys.argv[1:]]
     result |= {
         "what": f"images per second of training, {SIZE} px, batch {BATCH}, {THREADS} threads; best of the rounds",
         "images": IMAGES,
@@ -375,7 +376,7 @@ def main() -> None:
         "machine": this_machine().to_dict(),
         "load_before": load,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python benchmarks/training.py " + " ".join(sys.argv[1:]),
+        "command": "python benchmarks/training.py " + " ".join(words),
     }
     print(write_text(arguments.out, json.dumps(result, indent=2) + "\n"))
 
