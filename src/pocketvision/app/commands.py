@@ -53,8 +53,7 @@ def evaluate(source: str | Path, data: str | Path, *, split: str = "val", thread
     """
     check_threads(threads or usable_cores())
     dataset = _unseen(source, open_dataset(data))
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    splits["all"] = tuple(item for items in splits.values() for item in items)
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test, "all": dataset.items}
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown; {nearest(split, splits)}")
     if not splits[split]:
@@ -74,7 +73,7 @@ def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
     if path is None:
         return dataset
     own = load_split(path)
-    images = {item.image for item in (*dataset.train, *dataset.val, *dataset.test)}
+    images = {item.image for item in dataset.items}
     if images.isdisjoint(item.image for item in own.train):
         return dataset
     tell(f"the run was trained on images of this data set: its own split is used ({path})")

@@ -19,7 +19,7 @@ def lookalikes(dataset: Dataset, features: np.ndarray) -> Finding | None:
     ``features``: float [N, D] of the images of train, val and test, in order. What the pixels prove to be a copy is
     not told again.
     """
-    images = [item.image for item in (*dataset.train, *dataset.val, *dataset.test)]
+    images = [item.image for item in dataset.items]
     splits = np.repeat([0, 1, 2], [len(dataset.train), len(dataset.val), len(dataset.test)])
     proven = set[tuple[str, str]]()
     if dataset.looks is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.bursts import burst_groups
+from ..data.bursts import bursts_of
 from ..data.duplicates import Looks
 from ..data.sources import Dataset, Item
 from ..errors import WeightsError
@@ -90,7 +90,7 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> 
 
 def _folds(placed: Sequence[tuple[str, Item]], looks: Looks | None) -> np.ndarray:
     """A fold for each image; a burst is in one fold, so that no copy vouches for a label."""
-    groups = {} if looks is None else dict(zip(looks.images, burst_groups(looks).tolist(), strict=True))
+    groups = {} if looks is None else bursts_of(looks)
     names = [groups.get(item.image, item.image) for _, item in placed]
     fold = {name: number for number, name in enumerate(dict.fromkeys(names))}
     order = np.random.default_rng(0).permutation(len(fold))
@@ -107,7 +107,7 @@ def image_features(dataset: Dataset) -> tuple[np.ndarray, str]:
 
     Of a network with ImageNet weights where one is on this machine and the images are photos; else the pixels.
     """
-    items = (*dataset.train, *dataset.val, *dataset.test)
+    items = dataset.items
     network = _network() if natural_size(dataset) > SMALL_IMAGE else None
     if network is not None:
         tell(f"looking at {len(items)} images with {network}")

@@ -17,10 +17,10 @@ _TIME = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_. T]?(\d\d
 _NUMBER = re.compile(r"(.*?)(\d+)(\D*)")
 
 
-def burst_groups(looks: Looks) -> np.ndarray:
-    """The burst that each image belongs to, int64 [N]: the lowest index among its images."""
+def bursts_of(looks: Looks) -> dict[str, int]:
+    """The burst that each image belongs to: the lowest index among its images."""
     links = [*_same_pictures(looks), *_within_seconds(looks), *_next_frames(looks)]
-    return grouped(len(looks.images), links)
+    return dict(zip(looks.images, grouped(len(looks.images), links).tolist(), strict=True))
 
 
 def _same_pictures(looks: Looks) -> Iterator[tuple[int, int]]:

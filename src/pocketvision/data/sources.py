@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import files
 from ..errors import DataError, nearest
 from . import samples
-from .bursts import burst_groups
+from .bursts import bursts_of
 from .duplicates import Looks
 from .image import Glimpse, glimpse
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
@@ -52,6 +52,11 @@ class Dataset:
     skipped: tuple[Skipped, ...]
     description: str = ""
     looks: Looks | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All images: of train, val and test, in this order."""
+        return *self.train, *self.val, *self.test
 
 
 def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Dataset:
@@ -136,7 +141,8 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
     _check_classes(found, splits, skipped)
     how = ""
     if "val" not in found.splits:
-        bursts = _bursts(splits["train"], looks) if looks else {}
+        all_bursts = bursts_of(looks) if looks else {}
+        bursts = {r.image: all_bursts[r.image] for r in splits["train"] if r.image in all_bursts}
         splits["train"], splits["val"] = _cut(splits["train"], seed, bursts)
         several = sum(count > 1 for count in Counter(bursts.values()).values())
         kept = f"; {several} bursts or copies kept on one side" if several else ""
@@ -159,12 +165,6 @@ def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Ski
     skipped = [Skipped(record.image, look) for record, look in checked if isinstance(look, str)]
     looks = Looks.of((record.image for record, _ in good), [look for _, look in good])
     return tuple(record for record, _ in good), skipped, looks
-
-
-def _bursts(records: list[Record], looks: Looks) -> dict[str, int]:
-    """The burst of each image."""
-    groups = dict(zip(looks.images, burst_groups(looks).tolist(), strict=True))
-    return {record.image: groups[record.image] for record in records}
 
 
 def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[Skipped]) -> None:

@@ -21,7 +21,7 @@ def data_page(
     dataset: Dataset, findings: Sequence[Finding], suspects: Sequence[Mapping[str, object]], how: str, next_step: str
 ) -> str:
     """The whole page. ``suspects``: image, split, label, looks_like and probability; ``how`` they were found."""
-    labels = {item.image: dataset.classes[item.label] for item in (*dataset.train, *dataset.val, *dataset.test)}
+    labels = {item.image: dataset.classes[item.label] for item in dataset.items}
     splits = {item.image: split for split in ("train", "val", "test") for item in getattr(dataset, split)}
     where = {image: f"{split}, {labels[image]}" for image, split in splits.items()}
     sections = [("What was found", _list(findings))]
