@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from queue import Queue
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,16 +26,27 @@ _KEPT_SIDE = 1.15  # of preprocessing.resize: the short side of the images that 
 _KEPT_ASPECT = 4  # long side / short side, assumed at most when memory is reserved
 
 
+class Truth(NamedTuple):
+    """The boxes of one image of a batch: ``boxes`` float32 [n, 4], x1, y1, x2, y2 in pixels of the network's input;
+    ``labels`` int64 [n], from 0; ``ignored`` bool [n]."""
+
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+
+
 @dataclass(slots=True)
 class Batch:
     """Images uint8 [B, 3, S, S] (stored channels last), labels int64 [B], and where they come from.
 
+    ``boxes``: of detection, for each image what is to be found in it; empty otherwise.
     ``mixed``: labels [B] of the images that were blended in, and their share.
     """
 
     images: Tensor
     labels: Tensor
     items: tuple[Item, ...]
+    boxes: tuple[Truth, ...] = ()
     mixed: tuple[Tensor, float] | None = None
 
 

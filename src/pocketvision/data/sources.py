@@ -7,15 +7,18 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from .. import files
 from ..errors import DataError, nearest
 from . import samples
+from .boxes import Boxes
 from .bursts import bursts_of
 from .duplicates import Looks
 from .image import Glimpse, glimpse
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
 
+TaskName = Literal["classify", "detect"]
 _VAL_SHARE = 0.2
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SHOWN = 5
@@ -23,10 +26,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image (a file's path, or ``sample:digits/N``) and the index of its class."""
+    """An image (a file's path, or ``sample:digits/N``), and the index of its class or the boxes in it.
+
+    ``label`` is -1 where ``boxes`` say what is in the image.
+    """
 
     image: str
     label: int
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class Dataset:
     test: tuple[Item, ...]
     skipped: tuple[Skipped, ...]
     description: str = ""
+    task: TaskName = "classify"
     looks: Looks | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -154,7 +162,7 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
     description = f"{found.layout}: {len(found.classes)} classes, {len(train)} train, {len(val)} val"
     description += (f", {len(test)} test" if test else "") + how + f", {len(skipped)} skipped"
     name = found.path.name if found.path.is_dir() else found.path.stem
-    return Dataset(name, found.classes, train, val, test, tuple(skipped), description, looks)
+    return Dataset(name, found.classes, train, val, test, tuple(skipped), description, looks=looks)
 
 
 def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Skipped], Looks]:

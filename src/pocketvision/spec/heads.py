@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from typing import Literal
+
 from .rows import Activation, check, check_choice, check_positive, is_number
 
 
@@ -27,4 +29,54 @@ class ClassifierHead:
         check("dropout", self.dropout, fraction, "a number of at least 0 and below 1; nearest valid: 0.2")
 
 
-Head = ClassifierHead
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where a head takes features from: the output of a backbone's row (0 is the stem), or the tensor inside it
+    after its 1x1 ``expansion`` (S4 §6.2, S1 §6.3; FACTS H2, H3)."""
+
+    row: int
+    expansion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of a detector's boxes are reported: those that score ``min_score``, at most ``candidates`` of each class,
+    of overlapping ones (``iou``) of a class the best, and of all ``most`` an image (torchvision's, FACTS H6)."""
+
+    min_score: float = 0.001
+    iou: float = 0.55
+    candidates: int = 300
+    most: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class SSDHead:
+    """SSDLite (S4 §6.2), or plain SSD with ``separable=False``: a class and a box for each anchor of each feature map.
+
+    ``classes``: without background. ``taps``: the feature maps of the backbone, finest first; each of ``extras`` is one
+    more map with so many channels and half the side. ``anchors``: for each map the (width, height) of its boxes
+    as shares of the input's sides. ``scores``: how logits become probabilities; the first logit is the background's.
+    ``variances``: by which box codes are divided (arXiv:1512.02325), of centres and of sizes.
+    """
+
+    classes: int
+    taps: tuple[Tap, ...]
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
+    extras: tuple[int, ...] = (512, 256, 256, 128)
+    separable: bool = True
+    act: Activation = "relu6"
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    variances: tuple[float, float] = (0.1, 0.2)
+    selection: Selection = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class FasterRCNNHead:
+    """Faster R-CNN with a feature pyramid (S0, FACTS H11 to H15); ``classes``: without background."""
+
+    classes: int
+    taps: tuple[Tap, ...]
+    selection: Selection = Selection()
+
+
+Head = ClassifierHead | SSDHead | FasterRCNNHead
