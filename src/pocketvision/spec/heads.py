@@ -1,7 +1,6 @@
 """What stands on a backbone: one frozen dataclass per head."""
 
 from dataclasses import dataclass
-
 from typing import Literal
 
 from .rows import Activation, check, check_choice, check_positive, is_number
