@@ -21,13 +21,16 @@ from pocketvision.measuring.latency import Latency
 from pocketvision.measuring.machine import Machine
 from pocketvision.measuring.parity import Parity
 from pocketvision.report import BuildReport, Candidate, Promise, write_report
-from pocketvision.report.card import card, text
-from pocketvision.report.content import duration, snippet
+from pocketvision.report.card import card
+from pocketvision.report.classification import ClassificationView
+from pocketvision.report.content import duration
+from pocketvision.report.markdown import text
 from pocketvision.report.page import page
 from pocketvision.report.plots import LIGHT, axis_labels, confusion_plot
+from pocketvision.report.use import snippet
 from pocketvision.spec.model import Interpolation, Preprocessing
 from pocketvision.spec.transform import with_classes
-from pocketvision.training.evaluate import Mistake, wilson
+from pocketvision.training.evaluate import ClassificationResult, Mistake, wilson
 from pocketvision.zoo import model_spec
 
 HOSTILE = (
@@ -41,7 +44,13 @@ HOSTILE = (
 CONFUSION = np.array([[8, 1, 1], [0, 10, 0], [0, 0, 0]])
 
 
-def make_report(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), **changes) -> BuildReport:
+def make_report(
+    folder: Path,
+    classes: tuple[str, ...] = ("cat", "dog", "eel"),
+    confusion: np.ndarray = CONFUSION,
+    mistakes: tuple[Mistake, ...] | None = None,
+    **changes,
+) -> BuildReport:
     """A small but complete report; its model file is only a name and a size."""
     (folder / "model.onnx").write_bytes(b"0" * 1_230_000)
     spec = replace(with_classes(model_spec("mobilenet_v2"), classes), preprocessing=Preprocessing(96, 110))
@@ -50,6 +59,7 @@ def make_report(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), 
     artifact = Artifact(folder / "model.onnx", "onnx", "float32", spec, *outputs, created, "ab" * 32)
     machine = Machine("a chip", 2, 4096, "Linux 6", "x86_64", "3.11.7")
     Image.new("RGB", (40, 30), "red").save(folder / "wrong.png")
+    mistakes = (Mistake(str(folder / "wrong.png"), 0, 1, 0.75),) if mistakes is None else mistakes
     items = tuple(Item(f"photos/{index}.jpg", index % len(classes)) for index in range(12))
     facts = {
         "title": "pets",
@@ -57,14 +67,13 @@ def make_report(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "eel"), 
         "data": Dataset("photos", classes, items, items[:6], (), (Skipped("photos/bad.jpg", "truncated"),), "folders"),
         "artifact": artifact,
         "measured_on": "val split",
-        "confusion": CONFUSION,
+        "result": ClassificationResult(classes, confusion, None, mistakes),
         "latency": (
             Latency("m", "onnxruntime", "1.31", 1, 1.0, 1.25, 15.5, 99, 0.0, False, 0.1, "2026-11-20", machine),
         ),
         "parity": Parity(6, 5, 1.5e-6, 1.0),
         "budget": (Promise("latency", "at most 6 ms", "1.25 ms", True),),
         "curve": ({"epoch": 1, "train_loss": 2.0, "val_top1": 0.5, "lr": 0.1}, {"epoch": 2, "train_loss": 1.0}),
-        "mistakes": (Mistake(str(folder / "wrong.png"), 0, 1, 0.75),),
         "candidates": (Candidate("mobilenet_v2", 1.25, 0.9, "measured", "the best", True),),
         "findings": ("few images",),
         "seconds": {"train": 75.0},
@@ -149,12 +158,13 @@ def test_markdown_shows_the_text_itself(value: str):
 
 def test_numbers(tmp_path: Path):
     report = make_report(tmp_path)
-    assert (report.n, report.accuracy, report.majority) == (20, 0.9, 0.5)
-    cat, dog, eel = report.per_class()
-    assert (cat.precision, cat.recall, cat.n) == (1, 0.8, 10)
-    assert (dog.precision, dog.recall) == (10 / 11, 1)
-    assert (eel.precision, eel.recall, eel.n) == (0, None, 0)
-    assert report.confusions() == [("cat", "dog", 1, 10), ("cat", "eel", 1, 10)]
+    view = ClassificationView(report, report.result)
+    assert (report.result.n, report.result.top1, view.majority) == (20, 0.9, 0.5)
+    cat, dog, eel = report.result.table()
+    assert (cat["precision"], cat["recall"], cat["n"]) == (1, 0.8, 10)
+    assert (dog["precision"], dog["recall"]) == (10 / 11, 1)
+    assert (eel["precision"], eel["recall"], eel["n"]) == (0, None, 0)
+    assert view.confusions() == [("cat", "dog", 1, 10), ("cat", "eel", 1, 10)]
     assert {name: split.total() for name, split in report.counts().items()} == {"train": 12, "val": 6}
 
 
@@ -190,10 +200,12 @@ def test_a_report_of_the_least(tmp_path: Path):
     assert "Not measured." in card(report)
 
 
-@pytest.mark.parametrize("confusion", [np.ones((2, 2), int), np.zeros((3, 3), int)])
-def test_confusion_that_does_not_fit(tmp_path: Path, confusion: np.ndarray):
-    with pytest.raises(ConfigurationError, match="3 x 3"):
-        make_report(tmp_path, confusion=confusion)
+def test_result_that_does_not_fit(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="0 images of 3 classes"):
+        make_report(tmp_path, confusion=np.zeros((3, 3), int))
+    other = ClassificationResult(("cat", "dog"), np.ones((2, 2), int), None, ())
+    with pytest.raises(ConfigurationError, match="4 images of 2 classes.*the 3 classes of photos"):
+        make_report(tmp_path, result=other)
 
 
 def test_notes_on_candidates_are_whole_and_wrap(tmp_path: Path):

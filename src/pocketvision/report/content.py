@@ -1,12 +1,9 @@
 """What a report says: the measured facts of one build, and the numbers and words that follow from them."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-
-import numpy as np
 
 from ..data.check import noun
 from ..data.sources import Dataset
@@ -15,9 +12,11 @@ from ..exporting.artifact import Artifact
 from ..measuring.latency import Latency
 from ..measuring.parity import Parity
 from ..spec.cost import ModelCost, cost
-from ..spec.model import ModelSpec, Preprocessing
+from ..spec.model import ModelSpec
 from ..spec.transform import as_folded
-from ..training.evaluate import Mistake, wilson
+from ..training.evaluate import ClassificationResult
+
+EvaluationResult = ClassificationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +41,15 @@ class Candidate:
     chosen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClassRow:
-    """One class: share of its predictions that are right, share of its images that are found (None of none), images."""
-
-    index: int
-    name: str
-    precision: float | None
-    recall: float | None
-    n: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class BuildReport:
     """Everything that ``write_report`` shows.
 
-    ``confusion``: integers [classes, classes], rows are the true class. ``measured_on`` says on which images and with
-    what the confusion was counted, as in "val split, model.onnx in onnxruntime". ``curve``: one mapping an epoch with
-    ``epoch`` and any of ``train_loss``, ``val_loss``, ``val_top1`` (0 to 1), ``lr``. ``mistakes``: by index into the
-    data's classes. ``advice``: on the training, from its curves. ``weights``: where the training started, with the
-    licence. ``seconds``: stage -> seconds.
-    ``versions``: software -> version.
-    Raises ConfigurationError for a confusion matrix that does not fit the data.
+    ``result``: the accuracy of the exported file; ``measured_on`` says on which images and with what it was counted, as
+    in "val split, model.onnx in onnxruntime". ``curve``: one mapping an epoch with ``epoch`` and any of ``train_loss``,
+    ``val_loss``, ``val_top1`` or ``val_map`` (0 to 1), ``lr``. ``advice``: on the training, from its curves.
+    ``weights``: where the training started, with the licence. ``seconds``: stage -> seconds.
+    ``versions``: software -> version. Raises ConfigurationError for a result that does not fit the data.
     """
 
     title: str
@@ -71,12 +57,11 @@ class BuildReport:
     data: Dataset
     artifact: Artifact
     measured_on: str
-    confusion: np.ndarray
+    result: EvaluationResult
     latency: tuple[Latency, ...]
     parity: Parity | None = None
     budget: tuple[Promise, ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
-    mistakes: tuple[Mistake, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     findings: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
@@ -86,11 +71,10 @@ class BuildReport:
     created: str = field(default_factory=lambda: date.today().isoformat())
 
     def __post_init__(self) -> None:
-        classes = len(self.data.classes)
-        if self.confusion.shape != (classes, classes) or not self.confusion.sum():
+        if self.result.classes != self.data.classes or not self.result.n:
             raise ConfigurationError(
-                f"the confusion matrix is {self.confusion.shape} with {self.confusion.sum()} images; "
-                f"it must be {classes} x {classes}, one row for each class of {self.data.name}, and count at least one"
+                f"the result counts {self.result.n} images of {len(self.result.classes)} classes; it must count at "
+                f"least one, of the {len(self.data.classes)} classes of {self.data.name}"
             )
 
     @property
@@ -105,94 +89,18 @@ class BuildReport:
         return all(asked) if asked else None
 
     @property
-    def n(self) -> int:
-        """Images in the confusion matrix."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images whose class was predicted."""
-        return float(np.trace(self.confusion)) / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Where the true accuracy lies with 95% confidence, as far as ``n`` images tell."""
-        return wilson(int(np.trace(self.confusion)), self.n)
-
-    @property
-    def majority(self) -> float:
-        """Accuracy of always answering the most frequent class."""
-        return float(self.confusion.sum(axis=1).max()) / self.n
-
-    @property
     def cost(self) -> ModelCost:
         """Parameters and multiply-adds of the form that runs on the device."""
         return cost(as_folded(self.spec))
 
-    def per_class(self) -> list[ClassRow]:
-        """One row for each class, in the classes' order."""
-        right, predicted, true = np.diag(self.confusion), self.confusion.sum(axis=0), self.confusion.sum(axis=1)
-        return [
-            ClassRow(
-                index,
-                name,
-                precision=float(right[index] / predicted[index]) if predicted[index] else None,
-                recall=float(right[index] / true[index]) if true[index] else None,
-                n=int(true[index]),
-            )
-            for index, name in enumerate(self.data.classes)
-        ]
-
-    def confusions(self, limit: int = 10) -> list[tuple[str, str, int, int]]:
-        """The most frequent mistakes: (true class, predicted class, how often, images of the true class)."""
-        wrong = self.confusion.copy()
-        np.fill_diagonal(wrong, 0)
-        worst = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-        names, totals = self.data.classes, self.confusion.sum(axis=1)
-        cells = [divmod(int(cell), len(names)) for cell in worst]
-        return [
-            (names[row], names[col], int(wrong[row, col]), int(totals[row])) for row, col in cells if wrong[row, col]
-        ]
-
     def counts(self) -> dict[str, Counter[int]]:
-        """Split -> label -> images, for the splits that have any."""
+        """Split -> label -> images, or boxes, for the splits that have any."""
         splits = {"train": self.data.train, "val": self.data.val, "test": self.data.test}
-        return {name: Counter(item.label for item in items) for name, items in splits.items() if items}
-
-
-def preprocessing_steps(p: Preprocessing) -> list[str]:
-    """The preprocessing in words and numbers, for whoever writes the app."""
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
-    resized = f"Resize it to {p.resize} pixels on the short side, the long one in proportion (rounded)"
-    inside = f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std})"
-    upright = "turn it upright by its EXIF orientation, put transparent parts on white, and make it RGB"
-    return [
-        f"Take a photo of 8 bits a channel (scale one of 16 bits to 8 first), {upright}.",
-        f"{resized}: {p.interpolation}, with antialiasing (as in Pillow; OpenCV's INTER_LINEAR has none).",
-        f"Cut out the central {p.size} × {p.size} pixels.",
-        f"Give these bytes to the exported file as uint8 [1, {p.size}, {p.size}, 3], and do nothing else to them.",
-        f"The file itself scales and normalises: {inside}, in the order R, G, B.",
-    ]
-
-
-def snippet(report: BuildReport) -> str:
-    """The same preprocessing and one prediction, in Python without this package."""
-    p, file, name = report.spec.preprocessing, *map(json.dumps, (report.artifact.path.name, report.artifact.input.name))
-    return f"""\
-import numpy as np, onnxruntime
-from PIL import Image, ImageOps
-
-photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGBA")  # 8 bits a channel
-photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
-sides = [round({p.resize} * side / min(photo.size)) for side in photo.size]
-left, top = ((side - {p.size}) // 2 for side in sides)
-photo = photo.resize(sides, Image.Resampling.{p.interpolation.upper()})
-photo = photo.crop((left, top, left + {p.size}, top + {p.size}))
-session = onnxruntime.InferenceSession({file}, providers=["CPUExecutionProvider"])
-scores = session.run(None, {{{name}: np.asarray(photo)[None]}})[0][0]  # one for each class, sum 1
-labels = session.get_modelmeta().custom_metadata_map["labels"].split("\\n")
-print(labels[scores.argmax()], scores.max())
-"""
+        return {
+            name: Counter(label for item in items for label in (item.boxes.labels if item.boxes else (item.label,)))
+            for name, items in splits.items()
+            if items
+        }
 
 
 def parity_words(parity: Parity) -> str:

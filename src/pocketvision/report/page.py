@@ -1,57 +1,45 @@
 """The HTML page of a report."""
 
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import numpy as np
-
-from ..data.check import noun
 from ..spec.model import to_data
-from ..training.evaluate import Mistake
-from .content import (
-    BuildReport,
-    count,
-    duration,
-    machine,
-    milliseconds,
-    parity_words,
-    percent,
-    preprocessing_steps,
-    runtime,
-    snippet,
-)
-from .html import Html, document, join, picture, table, tag, thumbnail
-from .plots import CELL_NUMBERS_UP_TO, DARK, LIGHT, confusion_plot, curve_plots
+from .content import BuildReport, count, duration, machine, milliseconds, parity_words, percent, runtime
+from .html import Html, document, join, picture, table, tag
+from .plots import DARK, LIGHT, curve_plots
+from .use import preprocessing_steps, snippet
+from .views import view_of
 
-MISTAKES, SKIPPED = 24, 200  # shown at most
+SKIPPED = 200  # shown at most
 
 
 def page(report: BuildReport) -> str:
     """The whole page. Every text that comes from outside (class and file names, commands) is escaped."""
-    sections: list[tuple[str, Callable[[BuildReport], Html]]] = [
-        ("What was asked, what came out", _budget),
-        ("How to use the model", _use),
-        ("How well it recognises", _accuracy),
-        ("Its worst mistakes", _mistakes),
-        ("How fast it is", _latency),
-        ("Which networks were considered", _candidates),
-        ("Training", _training),
-        ("The data", _data),
-        ("Is the exported file the trained network?", _parity),
-        ("How this was made", _provenance),
+    view = view_of(report)
+    sections: list[tuple[str, Html]] = [
+        ("What was asked, what came out", _budget(report)),
+        ("How to use the model", _use(report)),
+        ("How well it recognises", view.accuracy()),
+        ("Its worst mistakes", view.mistakes()),
+        ("How fast it is", _latency(report)),
+        ("Which networks were considered", _candidates(report)),
+        ("Training", _training(report)),
+        ("The data", _data(report)),
+        ("Is the exported file the trained network?", _parity(report)),
+        ("How this was made", _provenance(report)),
     ]
-    shown = [(title, section(report)) for title, section in sections]
-    body = join([_header(report), *(tag("section", tag("h2", title), content) for title, content in shown if content)])
+    body = join(
+        [
+            _header(report, *view.headline),
+            *(tag("section", tag("h2", title), content) for title, content in sections if content),
+        ]
+    )
     return document(report.title, body)
 
 
-def _header(report: BuildReport) -> Html:
+def _header(report: BuildReport, accuracy: str, meaning: str) -> Html:
     spec = report.spec
-    low, high = report.interval
-    images = f"{report.n:,} {noun(report.n, 'image')}"
     tiles = [
-        (percent(report.accuracy), f"top-1 accuracy; 95% interval {low:.1%} to {high:.1%}, {images}"),
+        (accuracy, meaning),
         *(
             (milliseconds(row.median_ms), f"{row.runtime}, {_threads(row.threads)}, median")
             for row in report.latency[:2]
@@ -98,63 +86,6 @@ def _use(report: BuildReport) -> Html:
             ),
         ]
     )
-
-
-def _accuracy(report: BuildReport) -> Html:
-    def bar(share: float | None) -> Html:
-        width = 0 if share is None else share
-        return join([percent(share), Html(f'<span class="bar"><i style="width:{width:.1%}"></i></span>')], " ")
-
-    ranked = sorted(report.per_class(), key=lambda row: (row.recall is None, row.recall, row.name))
-    rows = [(row.index, row.name, bar(row.recall), bar(row.precision), f"{row.n:,}") for row in ranked]
-    pairs = [(true, predicted, times, f"{times / n:.1%}") for true, predicted, times, n in report.confusions()]
-    intro = (
-        f"Measured on: {report.measured_on}. Always answering the most frequent class would reach "
-        f"{report.majority:.1%}."
-    )
-    return join(
-        [
-            tag("p", intro),
-            tag("h3", "Each class, the hardest first"),
-            tag(
-                "p",
-                "Recall: how many of its images are found. Precision: how many of the images given its name have it.",
-            ),
-            table(["no.", "class", "recall", "precision", "images"], rows, "rlrrr"),
-            tag("h3", "What is taken for what"),
-            _confusion(report),
-            table(["true class", "taken for", "times", "of its images"], pairs, "llrr") if pairs else Html(),
-        ]
-    )
-
-
-def _confusion(report: BuildReport) -> Html:
-    classes = report.data.classes
-    light, dark = (confusion_plot(report.confusion, classes, theme) for theme in (LIGHT, DARK))
-    size = "plot" if len(classes) <= CELL_NUMBERS_UP_TO else "large"
-    hint = "" if size == "plot" else " It is larger than its frame: scroll in it."
-    caption = (
-        "Rows: true class. Columns: predicted. Blue: right, orange: wrong; the stronger, the larger the share." + hint
-    )
-    image = picture(light, dark, "Confusion matrix", size)
-    return tag("figure", tag("div", image, class_="scroll"), tag("figcaption", caption))
-
-
-def _mistakes(report: BuildReport) -> Html:
-    if not report.mistakes:
-        return Html()
-    wrong = report.n - int(np.trace(report.confusion))
-    shown = sorted(report.mistakes, key=lambda mistake: -mistake.score)[:MISTAKES]
-    figures = (_mistake(mistake, report.data.classes) for mistake in shown)
-    text = f"The {len(shown)} of {wrong} mistakes of which the model was most certain. Look for wrong labels first."
-    return join([tag("p", text), tag("div", *figures, class_="mistakes")])
-
-
-def _mistake(mistake: Mistake, classes: Sequence[str]) -> Html:
-    true, predicted = classes[mistake.label], classes[mistake.predicted]
-    name = tag("span", Path(mistake.image).name, class_="file", title=mistake.image)
-    words = ("is ", tag("b", true), ", taken for ", tag("b", predicted), f" ({mistake.score:.0%})", name)
-    return tag("figure", thumbnail(mistake.image, f"{true}, taken for {predicted}"), tag("figcaption", *words))
 
 
 def _latency(report: BuildReport) -> Html:
