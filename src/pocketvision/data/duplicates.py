@@ -45,6 +45,11 @@ class Looks:
         sizes = np.array([(look.width, look.height) for look in glimpses], np.int64).reshape(-1, 2)
         return cls(tuple(images), thumbs, sizes, tuple((look.camera, look.taken) for look in glimpses))
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of each image."""
+        return {image: (width, height) for image, (width, height) in zip(self.images, self.sizes.tolist(), strict=True)}
+
     @cached_property
     def pairs(self) -> Pairs:
         """All pairs that show the same picture."""

@@ -95,6 +95,32 @@ def glimpse(image: str | Path) -> Glimpse | str:
         return _reason(image, error)
 
 
+def shown_size(image: str | Path) -> tuple[int, int] | str:
+    """Width and height of an image as ``read_image`` gives it, or why it cannot be opened; mostly from its header."""
+    if str(image).startswith(samples.PREFIX):
+        height, width = samples.read_sample(str(image)).shape[:2]
+        return width, height
+    try:
+        with _opened(image) as picture:
+            if _orientation(picture) < 5:
+                return picture.size
+            picture.load()  # which turns TIFF and AVIF
+            return _upright(picture).size
+    except Exception as error:  # noqa: BLE001  as for a glimpse
+        return _reason(image, error)
+
+
+def orientation(image: str | Path) -> int:
+    """How EXIF says that the pixels of a file are to be turned, 1 (not at all) to 8; 1 where it does not say."""
+    if str(image).startswith(samples.PREFIX):
+        return 1
+    try:
+        with _opened(image) as picture:
+            return _orientation(picture)
+    except Exception as error:
+        raise DataError(f"{image}: {_reason(image, error)}; replace it by a readable image or remove it") from error
+
+
 def _squeezed(picture: Image.Image) -> np.ndarray:
     return np.array(picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2))
 
@@ -145,13 +171,17 @@ def _formats() -> tuple[str, ...]:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
+    method = _UPRIGHT.get(_orientation(picture))  # after load(), which turns TIFF and AVIF itself
+    return picture if method is None else picture.transpose(method)
+
+
+def _orientation(picture: Image.Image) -> int:
     try:
         with _quiet():
-            orientation = picture.getexif().get(_ORIENTATION_TAG)  # after load(), which turns TIFF and AVIF itself
+            found = picture.getexif().get(_ORIENTATION_TAG)
     except Exception:  # noqa: BLE001  damaged EXIF data, of whatever kind, does not make the pixels unreadable
-        orientation = None
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return picture if method is None else picture.transpose(method)
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

@@ -3,16 +3,19 @@
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..errors import DataError, nearest
+from .boxes import Boxes, Marks, Note
 from .image import SUFFIXES
 
 SPLITS = ("train", "val", "test")
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -33,17 +36,22 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One labelled image. ``key`` is its path within the data set, which does not depend on where that lies."""
+    """One image with its label, or with the ``marks`` that annotate it and, once they are fitted to it, its ``boxes``.
+
+    ``key`` is its path within the data set, which does not depend on where that lies.
+    """
 
     image: str
     label: str
     split: str
     key: str
+    marks: Marks | None = None
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A data set as it lies there. ``skipped``: images without a label, each with the reason."""
+    """A data set as it lies there. ``skipped``: images without a label, each with the reason; ``notes``: on boxes."""
 
     path: Path
     layout: str
@@ -51,11 +59,13 @@ class Found:
     splits: tuple[str, ...]
     records: tuple[Record, ...]
     skipped: tuple[tuple[str, str], ...]
+    notes: tuple[Note, ...] = ()
+    task: Literal["classify", "detect"] = "classify"
 
 
 def read_folders(root: Path) -> Found:
     """Class folders below ``root``, or below its train, val and test folders. Raises DataError for other layouts."""
-    folders = _subfolders(root)
+    folders = subfolders(root)
     splits = _split_folders(root, folders)
     if not splits:
         return _found(root, {"train": root}, "class folders")
@@ -63,7 +73,7 @@ def read_folders(root: Path) -> Found:
     if "test" in splits and not _class_folders(splits["test"]):
         layout += f" ({splits.pop('test').name} has no class folders and is ignored)"
     ignored = [name for name, folder in folders.items() if folder not in splits.values() and _has_images(folder)]
-    others = [name for name in ignored if name.lower() not in _SPLIT_NAMES]
+    others = [name for name in ignored if name.lower() not in SPLIT_NAMES]
     return _found(root, splits, layout + (f" ({', '.join(others)} ignored)" if others else ""))
 
 
@@ -91,9 +101,9 @@ def read_csv(path: Path) -> Found:
         if not name or not label:
             skipped.append((image if name else str(path), f"line {line} has no {'label' if name else 'image'}"))
         elif (other := records.get(image)) is None:
-            known = _label(label, f"{path}: line {line}")
-            records[image] = Record(image, known, _split(path, line, split), _normal(Path(name).as_posix()))
-        elif other.label == _normal(label):
+            known = label_name(label, f"{path}: line {line}")
+            records[image] = Record(image, known, _split(path, line, split), normal(Path(name).as_posix()))
+        elif other.label == normal(label):
             skipped.append((image, f"line {line} lists it again"))
         else:
             raise DataError(f"{path}: line {line} calls {name} {label!r}, an earlier one {other.label!r}; keep one")
@@ -116,7 +126,7 @@ def _columns(path: Path, header: list[str]) -> list[str]:
 
 
 def _split(path: Path, line: int, name: str) -> str:
-    split = _SPLIT_NAMES.get(name.lower() or "train")
+    split = SPLIT_NAMES.get(name.lower() or "train")
     if split is None:
         raise DataError(f"{path}: line {line} has the split {name!r}; {nearest(name, SPLITS)}")
     return split
@@ -126,10 +136,10 @@ def _found(root: Path, splits: dict[str, Path], layout: str) -> Found:
     records: list[Record] = []
     skipped: list[tuple[str, str]] = []
     for split, folder in splits.items():
-        for name, class_folder in _subfolders(folder).items():
-            label = _label(name, f"the folder {str(class_folder)!r}")
+        for name, class_folder in subfolders(folder).items():
+            label = label_name(name, f"the folder {str(class_folder)!r}")
             for image in _images(class_folder, {root, folder}):
-                key = _normal(Path(image).relative_to(root).as_posix())
+                key = normal(Path(image).relative_to(root).as_posix())
                 records.append(Record(image, label, split, key))
         reason = "it lies beside the class folders, so it has no label"
         skipped += [(entry.path, reason) for entry in _entries(folder) if _is_image(entry)]
@@ -137,7 +147,7 @@ def _found(root: Path, splits: dict[str, Path], layout: str) -> Found:
         if skipped:
             raise DataError(f"{splits['train']}: has images, but no class folders with images; {_EXPECTED}")
         raise DataError(f"{splits['train']}: no images in it; {_EXPECTED}")
-    classes = sorted(_normal(name) for name in _subfolders(splits["train"]))
+    classes = sorted(normal(name) for name in subfolders(splits["train"]))
     return Found(root, layout, tuple(classes), tuple(splits), tuple(records), tuple(skipped))
 
 
@@ -145,12 +155,12 @@ def _split_folders(root: Path, folders: dict[str, Path]) -> dict[str, Path]:
     """The folders of train, val and test; none when these names are not meant as splits (a class may be a train)."""
     splits: dict[str, Path] = {}
     for name, folder in folders.items():
-        split = _SPLIT_NAMES.get(name.lower())
+        split = SPLIT_NAMES.get(name.lower())
         if split in splits:
             raise DataError(f"{root}: both {splits[split].name} and {name} would be {split}; keep one of them")
         if split:
             splits[split] = folder
-    if all(name.lower() in _SPLIT_NAMES for name, folder in folders.items() if _has_images(folder)):
+    if all(name.lower() in SPLIT_NAMES for name, folder in folders.items() if _has_images(folder)):
         if splits and "train" not in splits:
             raise DataError(f"{root}: has {', '.join(splits)}, but no train folder; {_EXPECTED}")
         return _ordered(splits)
@@ -162,7 +172,7 @@ def _ordered(splits: dict[str, Path]) -> dict[str, Path]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return [name for name, subfolder in _subfolders(folder).items() if _has_images(subfolder)]
+    return [name for name, subfolder in subfolders(folder).items() if _has_images(subfolder)]
 
 
 def _has_images(folder: Path) -> bool:
@@ -190,7 +200,14 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-def _subfolders(folder: Path) -> dict[str, Path]:
+def split_of(name: str) -> str | None:
+    """The split that the name of a file or folder speaks of: instances_train2017 is train."""
+    words = [SPLIT_NAMES.get(word) for word in re.findall("[a-z]+", name.lower().replace("trainval", "train"))]
+    return next(filter(None, words), None)
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by name, without hidden ones."""
     return {entry.name: Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry.path)}
 
 
@@ -203,7 +220,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _label(name: str, where: str) -> str:
+def label_name(name: str, where: str) -> str:
     """A class name that every file and terminal can hold. ``where``: what has it, for the error message."""
     kinds = {unicodedata.category(character) for character in name}
     if "Cs" in kinds:  # how Python spells bytes that are not UTF-8
@@ -212,9 +229,9 @@ def _label(name: str, where: str) -> str:
         raise DataError(
             f"{where} has a control character (line break, tab, ...) in its class name, {name!r}; rename it"
         )
-    return _normal(name)
+    return normal(name)
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
     """One spelling of names that look the same: macOS writes an accented letter as two characters."""
     return unicodedata.normalize("NFC", name)

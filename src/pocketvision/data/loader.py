@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import ConfigurationError, DataError
 from ..spec.model import Preprocessing
+from .box_transforms import augmented_scene, placed
 from .cache import ImageCache, cache_limit
 from .disk import DiskCache, cache_folder, image_key
 from .sources import Item
@@ -64,6 +65,8 @@ class ImageLoader:
 
     ``share`` (number, count): of each batch only this process's part of ``count``. Parts may be empty, but none that is
     not holds a single image of several, on which BatchNorm could not train.
+
+    Items with boxes make batches with boxes; their images are stretched to the input (``Preprocessing.fit``).
     """
 
     def __init__(
@@ -81,10 +84,11 @@ class ImageLoader:
             raise DataError("there are no images to load; check that this part of the data set is not empty")
         if batch < 1 or workers < 0 or seed < 0:
             raise ConfigurationError(f"{batch=}, {workers=}, {seed=}; valid: batch from 1, workers and seed from 0")
+        if any(item.boxes for item in items) and preprocessing.fit != "stretch":
+            raise ConfigurationError(f'fit={preprocessing.fit!r} would cut boxes off; nearest valid: fit="stretch"')
         self.items, self.batch, self.augment = tuple(items), batch, augment
         self.seed, self.workers, self.share = seed, workers, share
-        images = tuple(item.image for item in self.items)
-        self._reader = _Reader(images, preprocessing, augment, seed)
+        self._reader = _Reader(self.items, preprocessing, augment, seed)
 
     def at(self, size: int, augment: Augment | None) -> "ImageLoader":
         """The same images in the same order at another size, augmented otherwise; decoded images are shared."""
@@ -121,18 +125,21 @@ class ImageLoader:
         self._reader.reserve()
         here = (self._reader(request) for request in requests)
         with closing(_from_workers(self._reader, requests, self.workers) if self.workers else here) as results:
-            for (_, indices), images in zip(requests, results, strict=True):
-                if isinstance(images, DataError):
-                    raise images
+            for (_, indices), result in zip(requests, results, strict=True):
+                if isinstance(result, DataError):
+                    raise result
+                images, boxes = result
                 items = tuple(self.items[index] for index in indices)
-                yield Batch(images, torch.tensor([item.label for item in items], dtype=torch.int64), items)
+                labels = torch.tensor([item.label for item in items], dtype=torch.int64)
+                yield Batch(images, labels, items, tuple(Truth(*map(torch.from_numpy, truth)) for truth in boxes))
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads one requested batch: (epoch, indices) -> uint8 [B, 3, S, S], or the DataError that it met."""
+    """Reads one requested batch: (epoch, indices) -> uint8 [B, 3, S, S] and what each ``Truth`` is made of, or the
+    DataError that it met."""
 
-    images: tuple[str, ...]
+    items: tuple[Item, ...]
     preprocessing: Preprocessing
     augment: Augment | None
     seed: int
@@ -144,32 +151,37 @@ class _Reader:
         if self.cache is None:
             side = self.preprocessing.size if self.augment is None else self._kept_side
             largest = side * side * 3 * (1 if self.augment is None else _KEPT_ASPECT)
-            limit = min(cache_limit(), len(self.images) * largest)
-            self.cache = ImageCache(len(self.images), limit)
+            limit = min(cache_limit(), len(self.items) * largest)
+            self.cache = ImageCache(len(self.items), limit)
             self.disk = DiskCache(folder) if (folder := cache_folder()) else None
             self((0, [0]))  # import here, once, what each worker of each epoch would otherwise import again
 
-    def __call__(self, request: tuple[int, list[int]]) -> Tensor | DataError:
+    def __call__(self, request: tuple[int, list[int]]) -> tuple[Tensor, list[tuple[np.ndarray, ...]]] | DataError:
         epoch, indices = request
         size = self.preprocessing.size
         pixels = np.empty((len(indices), size, size, 3), np.uint8)
+        truths = list[tuple[np.ndarray, ...]]()  # not tensors: a worker would hand over a file descriptor for each
         try:
             with torch.random.fork_rng(devices=[], enabled=self.augment is not None):
                 for row, index in enumerate(indices):
-                    pixels[row] = self._sample(epoch, index)
+                    pixels[row], *truth = self._sample(epoch, index)
+                    truths += [tuple(truth)] if truth else []
         except DataError as error:
             return DataError(*error.args)
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2), truths
 
     __getitem__ = __call__  # what torch's DataLoader asks for
 
-    def _sample(self, epoch: int, index: int) -> np.ndarray:
-        image = self._kept(index)
+    def _sample(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
+        image, boxes, p = self._kept(index), self.items[index].boxes, self.preprocessing
+        scene = placed(boxes, image) if boxes else None
         if self.augment is None:
-            return image
+            return scene or (image,)
         seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed every accelerator
-        return augmented(image, self.preprocessing.size, self.augment, self.preprocessing.interpolation)
+        if scene:
+            return augmented_scene(scene, p.size, self.augment, p.interpolation)
+        return (augmented(image, p.size, self.augment, p.interpolation),)
 
     @property
     def _kept_side(self) -> int:
@@ -184,7 +196,7 @@ class _Reader:
         key = self._key(index) if self.disk else None
         image = self.disk.get(key) if self.disk and key else None
         if image is None:
-            path, p = self.images[index], self.preprocessing
+            path, p = self.items[index].image, self.preprocessing
             if self.augment is None:
                 image = load_prepared(path, p)
             else:
@@ -197,9 +209,10 @@ class _Reader:
     def _key(self, index: int) -> str | None:
         """The name of the image on the disk; None where there is none."""
         p = self.preprocessing
-        how = f"prepared {p.resize} {p.size}" if self.augment is None else f"reduced {self._kept_side}"
+        prepared = f"prepared {p.resize} {p.size}" if p.fit == "crop" else f"stretched {p.size}"
+        how = prepared if self.augment is None else f"reduced {self._kept_side}"
         try:
-            return image_key(self.images[index], f"{how} {p.interpolation}")
+            return image_key(self.items[index].image, f"{how} {p.interpolation}")
         except OSError:  # whoever decodes it says what is wrong with it
             return None
 

@@ -5,17 +5,18 @@ import json
 import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from .. import files
 from ..errors import DataError, nearest
 from . import samples
-from .boxes import Boxes
+from .boxes import Boxes, Note
 from .bursts import bursts_of
+from .detection import find_boxes, fit_boxes, words
 from .duplicates import Looks
-from .image import Glimpse, glimpse
+from .image import Glimpse, glimpse, shown_size
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
 
 TaskName = Literal["classify", "detect"]
@@ -48,7 +49,8 @@ class Skipped:
 class Dataset:
     """Images for training, validation and test; ``description`` says what was found and how it was split.
 
-    ``looks``: how the images look at a glance, where they were checked when the data set was opened.
+    ``notes``: on boxes that were changed or left out. ``looks``: how the images look at a glance, where they were
+    checked when the data set was opened.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Dataset:
     skipped: tuple[Skipped, ...]
     description: str = ""
     task: TaskName = "classify"
+    notes: tuple[Note, ...] = ()
     looks: Looks | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -68,11 +71,14 @@ class Dataset:
 
 
 def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Dataset:
-    """A classification data set from class folders, a CSV or ``sample:digits``.
+    """A data set of images with classes or boxes from a folder, a file or ``sample:digits``.
 
-    Class folders: ``root/CLASS/...`` or ``root/{train,val,test}/CLASS/...`` (also validation, valid). CSV: a column
-    of image paths (relative to the file, or absolute), one of labels, and if wanted one of splits. Where
-    nothing is marked for validation, a stratified 20% of train is, chosen by the hash of (seed, path within the
+    Boxes: a folder with COCO's JSON, or such a file itself (``detection``); where there are such annotations they
+    count, and class folders do not. Class folders: ``root/CLASS/...`` or ``root/{train,val,test}/CLASS/...`` (also
+    validation, valid). CSV: a column of image paths (relative to the file, or absolute), one of labels, and if wanted
+    one of splits.
+
+    Where nothing is marked for validation, a stratified 20% of train is, chosen by the hash of (seed, path within the
     data set): the same on every machine and in every order of files. ``check`` decodes every image; unreadable
     ones are skipped and listed, and images of one burst (``bursts``) stay on one side of a split that is drawn.
 
@@ -84,7 +90,7 @@ def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Data
     if not path.exists():
         raise DataError(f"{path}: there is no such folder or file; check the path")
     try:
-        found = read_folders(path) if path.is_dir() else read_csv(path)
+        found = find_boxes(path) or (read_folders(path) if path.is_dir() else read_csv(path))
     except PermissionError as error:
         raise DataError(f"{error.filename}: the permission to read it is missing; change it (chmod)") from error
     return _dataset(found, seed, check)
@@ -97,11 +103,16 @@ def save_split(dataset: Dataset, path: str | Path) -> Path:
 
 def split_text(dataset: Dataset) -> str:
     """Everything that a Dataset says, as JSON."""
-    data: dict[str, object] = {name: getattr(dataset, name) for name in ("name", "classes", "description")}
+    data: dict[str, object] = {name: getattr(dataset, name) for name in ("name", "task", "classes", "description")}
     for split in SPLITS:
-        data[split] = [[item.image, item.label] for item in getattr(dataset, split)]
+        data[split] = [_item_data(item) for item in getattr(dataset, split)]
     data["skipped"] = [[skipped.image, skipped.reason] for skipped in dataset.skipped]
+    data["notes"] = [astuple(note) for note in dataset.notes]
     return json.dumps(data, indent=1) + "\n"
+
+
+def _item_data(item: Item) -> list[object]:
+    return [item.image, item.label] if item.boxes is None else [item.image, item.label, astuple(item.boxes)]
 
 
 def load_split(path: str | Path) -> Dataset:
@@ -118,12 +129,29 @@ def load_split(path: str | Path) -> Dataset:
 def parse_split(text: str) -> Dataset:
     """The inverse of ``split_text``. Raises ValueError, KeyError or TypeError for anything else."""
     data = json.loads(text)
-    train, val, test = (tuple(Item(str(image), int(label)) for image, label in data[split]) for split in SPLITS)
+    task: TaskName = "detect" if data.get("task") == "detect" else "classify"
+    train, val, test = (tuple(_item(*entry) for entry in data[split]) for split in SPLITS)
     classes = tuple(str(name) for name in data["classes"])
-    if any(not 0 <= item.label < len(classes) for item in (*train, *val, *test)):
-        raise ValueError("a label without a class")
+    for item in (*train, *val, *test):
+        if (task == "detect") != (item.boxes is not None):
+            raise ValueError("boxes and task do not agree")
+        if any(not 0 <= label < len(classes) for label in (item.boxes.labels if item.boxes else [item.label])):
+            raise ValueError("a label without a class")
     skipped = tuple(Skipped(str(image), str(reason)) for image, reason in data["skipped"])
-    return Dataset(str(data["name"]), classes, train, val, test, skipped, str(data["description"]))
+    notes = tuple(Note(*map(str, note)) for note in data.get("notes", ()))
+    return Dataset(str(data["name"]), classes, train, val, test, skipped, str(data["description"]), task, notes)
+
+
+def _item(image: object, label: object, boxes: list | None = None) -> Item:
+    if boxes is None:
+        return Item(str(image), int(label))  # type: ignore[call-overload]
+    (width, height), corners, labels, ignored = boxes
+    places = tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in corners)
+    if not len(places) == len(labels) == len(ignored):
+        raise ValueError("boxes, labels and ignored are not equally many")
+    return Item(
+        str(image), -1, Boxes((int(width), int(height)), places, tuple(map(int, labels)), tuple(map(bool, ignored)))
+    )
 
 
 def _digits(name: str) -> Dataset:
@@ -137,16 +165,27 @@ def _digits(name: str) -> Dataset:
 
 
 def _dataset(found: Found, seed: int, check: bool) -> Dataset:
-    skipped = [Skipped(image, reason) for image, reason in found.skipped]
-    records, looks = found.records, None
+    skipped, notes, looks = [Skipped(image, reason) for image, reason in found.skipped], (), None
+    records = found.records
     if check:
         records, unreadable, looks = _readable(records)
         skipped += unreadable
+    if found.task == "detect":
+        sizes = looks.shapes if looks else None
+        if sizes is None:
+            records, unreadable, sizes = _measured(records)
+            skipped += unreadable
+        if not records:
+            what = f"{found.layout}: none of its {len(found.records)} images can be read"
+            raise DataError(f"{found.path}: {what}, for example {skipped[-1].image}: {skipped[-1].reason}")
+        records, unfit, notes = fit_boxes(found, records, sizes)
+        skipped += [Skipped(image, reason) for image, reason in unfit]
     skipped.sort(key=lambda item: (item.image, item.reason))
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in sorted(records, key=lambda record: (record.key, record.image)):
         splits[record.split].append(record)
-    _check_classes(found, splits, skipped)
+    if found.task == "classify":
+        _check_classes(found, splits, skipped)
     how = ""
     if "val" not in found.splits:
         all_bursts = bursts_of(looks) if looks else {}
@@ -158,11 +197,16 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
     if not splits["val"]:
         raise DataError(f"{found.path}: no images for validation; add some, or several per class to draw them from")
     labels = {name: index for index, name in enumerate(found.classes)}
-    train, val, test = (tuple(Item(record.image, labels[record.label]) for record in splits[split]) for split in SPLITS)
+    train, val, test = (
+        tuple(Item(r.image, -1 if r.boxes else labels[r.label], r.boxes) for r in splits[split]) for split in SPLITS
+    )
     description = f"{found.layout}: {len(found.classes)} classes, {len(train)} train, {len(val)} val"
-    description += (f", {len(test)} test" if test else "") + how + f", {len(skipped)} skipped"
+    description += (f", {len(test)} test" if test else "") + how + _said_of_boxes((*train, *val, *test), notes)
     name = found.path.name if found.path.is_dir() else found.path.stem
-    return Dataset(name, found.classes, train, val, test, tuple(skipped), description, looks=looks)
+    return Dataset(
+        name, found.classes, train, val, test, tuple(skipped), f"{description}, {len(skipped)} skipped",
+        found.task, notes, looks,
+    )  # fmt: skip
 
 
 def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Skipped], Looks]:
@@ -173,6 +217,26 @@ def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Ski
     skipped = [Skipped(record.image, look) for record, look in checked if isinstance(look, str)]
     looks = Looks.of((record.image for record, _ in good), [look for _, look in good])
     return tuple(record for record, _ in good), skipped, looks
+
+
+def _measured(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Skipped], dict[str, tuple[int, int]]]:
+    """Records whose images have a header, and their sizes by image."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        sizes = list(threads.map(lambda record: shown_size(record.image), records))
+    measured = {r.image: size for r, size in zip(records, sizes, strict=True) if not isinstance(size, str)}
+    skipped = [Skipped(r.image, size) for r, size in zip(records, sizes, strict=True) if isinstance(size, str)]
+    return tuple(record for record in records if record.image in measured), skipped, measured
+
+
+def _said_of_boxes(items: tuple[Item, ...], notes: tuple[Note, ...]) -> str:
+    counts = [len(item.boxes.labels) for item in items if item.boxes]
+    if not counts:
+        return ""
+    ignored = sum(sum(item.boxes.ignored) for item in items if item.boxes)
+    parts = [f", {sum(counts)} boxes"]
+    parts += [f" ({ignored} of them ignored)"] * (ignored > 0)
+    parts += [f", {counts.count(0)} images without boxes"] * (0 in counts)
+    return "".join(parts) + (f", {said}" if (said := words(notes)) else "")
 
 
 def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[Skipped]) -> None:

@@ -60,15 +60,18 @@ class Augment:
 
 
 def prepare(image: np.ndarray, p: Preprocessing) -> np.ndarray:
-    """The evaluation preprocessing: short side to ``p.resize`` (antialiased), then the central square of ``p.size``.
+    """The evaluation preprocessing: short side to ``p.resize`` (antialiased), then the central square of ``p.size``; or
+    all of it stretched to that square, as ``p.fit`` says.
 
     uint8 [H, W, 3] -> uint8 [size, size, 3], contiguous. The long side is rounded to whole pixels, the crop's offset
     down, as Pillow users write it; TorchVision's Resize and CenterCrop differ by at most one pixel in either.
     """
+    if p.fit == "stretch":
+        return np.ascontiguousarray(resized(image, p.size, p.size, p.interpolation))
     image = _without_far_ends(image)
     height, width = image.shape[:2]
     short = min(height, width)
-    image = _resized(image, round(p.resize * height / short), round(p.resize * width / short), p.interpolation)
+    image = resized(image, round(p.resize * height / short), round(p.resize * width / short), p.interpolation)
     height, width = image.shape[:2]
     top, left = (height - p.size) // 2, (width - p.size) // 2
     return np.ascontiguousarray(image[top : top + p.size, left : left + p.size])
@@ -79,7 +82,8 @@ def load_prepared(image: str | Path, p: Preprocessing) -> np.ndarray:
 
     Large JPEGs are decoded at a fraction of their size (``read_image``'s ``short_side``). Raises DataError.
     """
-    return prepare(read_image(image, short_side=_DECODE_MARGIN * p.resize), p)
+    kept = p.size if p.fit == "stretch" else p.resize
+    return prepare(read_image(image, short_side=_DECODE_MARGIN * kept), p)
 
 
 def load_reduced(image: str | Path, short_side: int, interpolation: Interpolation) -> np.ndarray:
@@ -92,7 +96,7 @@ def load_reduced(image: str | Path, short_side: int, interpolation: Interpolatio
     scale = short_side / min(height, width)
     if scale >= 1:
         return pixels
-    return _resized(pixels, max(1, round(height * scale)), max(1, round(width * scale)), interpolation)
+    return resized(pixels, max(1, round(height * scale)), max(1, round(width * scale)), interpolation)
 
 
 def augmented(image: np.ndarray, size: int, augment: Augment, interpolation: Interpolation) -> np.ndarray:
@@ -103,7 +107,7 @@ def augmented(image: np.ndarray, size: int, augment: Augment, interpolation: Int
     height, width = image.shape[:2]
     region = _random_region(height, width, augment.scale, augment.ratio)
     top, left, height, width = region or _central_region(height, width, augment.ratio)
-    result = _resized(image[top : top + height, left : left + width], size, size, interpolation)
+    result = resized(image[top : top + height, left : left + width], size, size, interpolation)
     if torch.rand(()).item() < augment.flip:
         result = result[:, ::-1]
     result = np.ascontiguousarray(result)
@@ -118,7 +122,7 @@ def augmented(image: np.ndarray, size: int, augment: Augment, interpolation: Int
     return result
 
 
-def _resized(image: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
+def resized(image: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
     """uint8 [H, W, 3] -> uint8 [height, width, 3], antialiased. Torch's kernel takes half of Pillow's time."""
     if image.shape[:2] == (height, width):
         return image.copy()  # never the caller's own pixels: they may lie in the cache

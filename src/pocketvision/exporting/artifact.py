@@ -143,10 +143,12 @@ def _seal_holds(content: bytes, seal: str) -> bool:
 def describe_input(preprocessing: Preprocessing) -> str:
     """The preprocessing contract in one sentence."""
     p = preprocessing
-    return (
-        f"uint8 [N, {p.size}, {p.size}, 3], RGB, 0 to 255: resize the short side to {p.resize} pixels "
-        f"({p.interpolation}, antialiased), cut the central {p.size} x {p.size}; (x / 255 - mean) / std is in the model"
-    )
+    how = f"({p.interpolation}, antialiased)"
+    if p.fit == "stretch":
+        placed = f"resize the whole image to {p.size} x {p.size} pixels, each side by itself {how}"
+    else:
+        placed = f"resize the short side to {p.resize} pixels {how}, cut the central {p.size} x {p.size}"
+    return f"uint8 [N, {p.size}, {p.size}, 3], RGB, 0 to 255: {placed}; (x / 255 - mean) / std is in the model"
 
 
 def _onnx_metadata(path: Path, content: bytes) -> dict[str, str]:

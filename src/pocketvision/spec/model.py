@@ -23,6 +23,7 @@ from .rows import (
 
 Padding = Literal["symmetric", "same"]
 Interpolation = Literal["bilinear", "bicubic"]
+Fit = Literal["crop", "stretch"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -34,17 +35,23 @@ def _all(values: object, valid: Callable[[Any], bool]) -> bool:
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """From an RGB image to the network's input: resize the short side to ``resize`` pixels (antialiased),
-    cut the central ``size`` x ``size`` square, divide by 255, subtract ``mean``, divide by ``std``."""
+    cut the central ``size`` x ``size`` square, divide by 255, subtract ``mean``, divide by ``std``.
+
+    With ``fit`` "stretch" nothing is cut off: the whole image becomes ``size`` x ``size``, each side by itself, and
+    ``resize`` only says how large training keeps images. Detectors see it so.
+    """
 
     size: int = 224
     resize: int = 256
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Interpolation = "bilinear"
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         check_positive(size=self.size, resize=self.resize)
         check_choice("Preprocessing.interpolation", self.interpolation, Interpolation)
+        check_choice("Preprocessing.fit", self.fit, Fit)
         if self.resize < self.size:
             raise ConfigurationError(
                 f"resize={self.resize} is smaller than size={self.size}; nearest valid: {self.size}"

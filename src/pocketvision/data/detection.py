@@ -1,0 +1,114 @@
+"""Detection sets: which format lies there, and its boxes fitted to the images."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import DataError, nearest
+from .boxes import Boxes, Mark, Note, checked, fit
+from .coco import find_coco, read_coco
+from .image import orientation
+from .layouts import Found, Record
+
+_FEW = 5  # images whose rarest class is one, from which that class has a share of its own in a split that is drawn
+_WORDS = {
+    "clipped": "clipped at the edge of the image",
+    "outside": "dropped as outside the image",
+    "empty": "dropped as empty",
+    "inverted": "dropped as inverted",
+    "nan": "dropped as not a number",
+    "repeated": "dropped as a repetition",
+    "unknown": "dropped without a known image or class",
+    "scaled": "scaled to the image's size",
+    "turned": "turned as EXIF turns the image",
+    "twice": "listed twice",
+}
+IMAGE_KINDS = ("scaled", "turned", "twice")
+
+
+def find_boxes(path: Path) -> Found | None:
+    """The detection set in a folder or of a file, None where there is none. Raises DataError for a damaged one.
+
+    COCO's JSON counts before VOC's XML, and that before YOLO's text; annotations count before class folders.
+    """
+    if path.is_dir():
+        files = find_coco(path)
+        return read_coco(path, files) if files else None
+    if path.suffix.lower() == ".json":
+        return read_coco(path.parent, {"train": path})
+    return None
+
+
+def fit_boxes(
+    found: Found, records: tuple[Record, ...], sizes: Mapping[str, tuple[int, int]]
+) -> tuple[tuple[Record, ...], list[tuple[str, str]], tuple[Note, ...]]:
+    """Records with ``boxes`` within their images, whose ``sizes`` (width, height) are known; images with annotations
+    that do not fit, each with the reason; and what happened to boxes.
+
+    The ``label`` of a record becomes its rarest class, for a split that is drawn. Raises DataError for a class that
+    train does not have.
+    """
+    labels = {name: index for index, name in enumerate(found.classes)}
+    fitted, unfit, notes = list[Record](), list[tuple[str, str]](), list(found.notes)
+    for record in records:
+        assert record.marks is not None
+        size = sizes[record.image]
+        turned = record.marks.size is not None and record.marks.size != size
+        result = fit(record.marks, size, orientation(record.image) if turned else 1)
+        if isinstance(result, str):
+            unfit.append((record.image, result))
+            continue
+        marks, how = result
+        if how and marks:
+            width, height = record.marks.size or size
+            notes.append(Note(record.image, how, f"boxes {_WORDS[how]}, from {width} x {height} pixels"))
+        boxes = dict[Mark, None]()
+        for number, mark in enumerate(marks, 1):
+            if mark.label not in labels:
+                hint = nearest(mark.label, found.classes)
+                raise DataError(
+                    f"{found.path}: {record.image} has a box of {mark.label!r}, a class that train has not ({hint}); "
+                    "rename it, or add images of it to train"
+                )
+            kept, kind = checked(mark, size)
+            if kept in boxes:
+                kept, kind = None, "repeated"
+            if kept:
+                boxes[kept] = None
+            if kind:
+                corners = ", ".join(f"{value:g}" for value in mark.corners)
+                notes.append(Note(record.image, kind, f"box {number} ({mark.label}; {corners}) {_WORDS[kind]}"))
+        corners = tuple(box.corners for box in boxes)
+        numbers = tuple(labels[box.label] for box in boxes)
+        fitted.append(replace(record, boxes=Boxes(size, corners, numbers, tuple(box.ignored for box in boxes))))
+    if not any(record.boxes and record.boxes.labels for record in fitted if record.split == "train"):
+        what = words(tuple(notes)) or (unfit[0][1] if unfit else "none is listed")
+        raise DataError(f"{found.path}: {found.layout}: no boxes to train on ({what}); mend the annotations")
+    return _grouped(fitted), unfit, tuple(notes)
+
+
+def words(notes: tuple[Note, ...]) -> str:
+    """How many boxes and images of each kind, in one clause."""
+    counts = Counter(note.kind for note in notes)
+    parts = []
+    for kind, text in _WORDS.items():
+        if count := counts[kind]:
+            thing = "image" if kind in IMAGE_KINDS else "box"
+            plural = {"image": "images", "box": "boxes"}[thing] if count > 1 else thing
+            parts.append(f"{count} {plural} {text}")
+    return ", ".join(parts)
+
+
+def _grouped(records: list[Record]) -> tuple[Record, ...]:
+    """Records with their rarest class as label; those of too few images, and images without boxes, share one."""
+    counts = Counter(label for record in records if record.boxes for label in set(record.boxes.labels))
+    rarest = [
+        min(set(r.boxes.labels), key=lambda label: (counts[label], label)) if r.boxes and r.boxes.labels else -1
+        for r in records
+    ]
+    sizes = Counter(rarest)
+    return tuple(
+        replace(record, label=str(label) if sizes[label] >= _FEW else "")
+        for record, label in zip(records, rarest, strict=True)
+    )
