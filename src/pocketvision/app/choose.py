@@ -265,7 +265,7 @@ def frozen_features(spec: ModelSpec, weights: str, items: Sequence[Item]) -> tup
     model, _ = load_whole(spec, weights)
     model.eval()
     with torch.inference_mode():
-        embedded = [model.head.embed(model.backbone(x_BCHW)).numpy() for x_BCHW in normalised(items, model)]
+        embedded = [model.classifier.embed(model.backbone(x_BCHW)).numpy() for x_BCHW in normalised(items, model)]
     return np.concatenate(embedded), np.array([item.label for item in items])
 
 

@@ -130,7 +130,8 @@ def embedded(items: Sequence[Item], network: str) -> np.ndarray:
     model, _ = load_whole(with_size(model_spec(network), SIZE, ratio=1.0), "imagenet")
     model.eval()
     with torch.inference_mode():
-        return np.concatenate([model.head.embed(model.backbone(x_BCHW)).numpy() for x_BCHW in normalised(items, model)])
+        features = (model.classifier.embed(model.backbone(x_BCHW)) for x_BCHW in normalised(items, model))
+        return np.concatenate([x_NC.numpy() for x_NC in features])
 
 
 def _network() -> str | None:

@@ -1,12 +1,14 @@
 """A table of rows -> a backbone: [B, 3, H, W] -> {stride: features}."""
 
 import operator
+from collections.abc import Sequence
 from itertools import accumulate
 
 from torch import Tensor, nn
 
+from ..spec.heads import Tap
 from ..spec.model import BackboneSpec
-from .blocks import build_row
+from .blocks import InvertedResidualBlock, build_row
 
 
 class Backbone(nn.Module):
@@ -32,3 +34,17 @@ class Backbone(nn.Module):
             total *= stride
             features[total] = x_BCHW
         return features
+
+    def tapped(self, x_BCHW: Tensor, taps: Sequence[Tap]) -> list[Tensor]:
+        """[B, 3, H, W] -> the features [B, C, h, w] at each of ``taps``; rows after the last one are left out."""
+        features = dict[Tap, Tensor]()
+        for index in range(1 + max(tap.row for tap in taps)):
+            row = self.rows[index]
+            if (inside := Tap(index, expansion=True)) in taps:
+                assert isinstance(row, InvertedResidualBlock)
+                features[inside] = row.expand(x_BCHW)
+                x_BCHW = row.from_expansion(features[inside], x_BCHW)
+            else:
+                x_BCHW = row(x_BCHW)
+            features[Tap(index)] = x_BCHW
+        return [features[tap] for tap in taps]

@@ -63,7 +63,10 @@ class InvertedResidualBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, out, H / stride, W / stride]"""
-        expanded = self.expand(x_BCHW)
+        return self.from_expansion(self.expand(x_BCHW), x_BCHW)
+
+    def from_expansion(self, expanded: Tensor, x_BCHW: Tensor) -> Tensor:
+        """The rest of the block: its expansion [B, expand, H, W] and its input [B, c_in, H, W] -> its output."""
         filtered = self.se(self.depthwise(expanded))
         y_BCHW = self.project(filtered + expanded if self.joins_expansions else filtered)
         if self.training and self.drop_path and self.joins_bottlenecks:

@@ -1,10 +1,16 @@
 """``ModelSpec`` -> torch module."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
+from ..errors import ConfigurationError
+from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
 from ..spec.model import ModelSpec
 from .backbone import Backbone
 from .heads.classifier import Classifier
+from .heads.ssd import SSD
 
 
 class Model(nn.Module):
@@ -14,11 +20,31 @@ class Model(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = Backbone(spec.backbone)
-        self.head = Classifier(spec.head, spec.backbone.out_channels)
+        match spec.head:
+            case ClassifierHead() as head:
+                self.head = Classifier(head, spec.backbone.out_channels)
+            case SSDHead() as head:
+                self.head = SSD(head, spec.backbone)
+            case FasterRCNNHead():
+                raise NotImplementedError
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalised float [B, 3, H, W] -> the head's outputs (classification: logits [B, classes])."""
-        return self.head(self.backbone(x_BCHW))
+    def forward(self, x_BCHW: Tensor, truth: Sequence[Any] | None = None) -> Any:
+        """Normalised float [B, 3, H, W] -> the head's outputs: logits [B, classes] of a classifier, ``SSDOutputs``.
+
+        ``truth``: the boxes of each image (``data.loader.Truth``), for a head whose training needs them.
+        """
+        head = self.head
+        if isinstance(head, SSD):
+            height, width = x_BCHW.shape[2:]
+            return head(self.backbone.tapped(x_BCHW, head.spec.taps), (height, width))
+        return head(self.backbone(x_BCHW))
+
+    @property
+    def classifier(self) -> Classifier:
+        """The head of a classifier. Raises ConfigurationError for a detector."""
+        if not isinstance(self.head, Classifier):
+            raise ConfigurationError(f"this {self.spec.backbone.name} is a detector; a classifier is needed here")
+        return self.head
 
 
 def build(spec: ModelSpec) -> Model:
@@ -32,4 +58,6 @@ def build(spec: ModelSpec) -> Model:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01)
             nn.init.zeros_(module.bias)
+    if isinstance(model.head, SSD):
+        model.head.initialise()
     return model

@@ -7,6 +7,7 @@ convention that reproduces the papers (FACTS, head note).
 from dataclasses import dataclass
 from itertools import pairwise
 
+from .heads import ClassifierHead, FasterRCNNHead, SSDHead
 from .model import BackboneSpec, ModelSpec
 from .rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv, Row, SqueezeExcite
 
@@ -119,10 +120,50 @@ def cost(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> ModelCos
     """Cost of a network for one image of ``size`` pixels (side, or height and width); its own size by default."""
     side = size or spec.preprocessing.size
     rows = row_costs(spec.backbone, (side, side) if isinstance(side, int) else side)
-    head = spec.head
-    widths = [width for width in (spec.backbone.out_channels, head.hidden, head.classes) if width]
-    weights = sum(a * b for a, b in pairwise(widths))
-    rows += (Cost(weights + sum(widths[1:]), weights, sum(widths), (head.classes, 1, 1)),)
+    match spec.head:
+        case ClassifierHead() as head:
+            rows += (_classifier(head, spec.backbone.out_channels),)
+        case SSDHead() as head:
+            rows += (_ssd(head, spec.backbone, rows),)
+        case FasterRCNNHead():
+            raise NotImplementedError
     return ModelCost(
         sum(row.params for row in rows), sum(row.madds for row in rows), sum(row.activations for row in rows), rows
     )
+
+
+def _classifier(head: ClassifierHead, c_in: int) -> Cost:
+    widths = [width for width in (c_in, head.hidden, head.classes) if width]
+    weights = sum(a * b for a, b in pairwise(widths))
+    return Cost(weights + sum(widths[1:]), weights, sum(widths), (head.classes, 1, 1))
+
+
+def _ssd(head: SSDHead, backbone: BackboneSpec, rows: tuple[Cost, ...]) -> Cost:
+    """Extra maps and predictions; ``out_shape``: (1 + classes + 4, anchors, 1), the numbers for each anchor."""
+    maps = list[tuple[int, int, int]]()
+    for tap in head.taps:
+        # an expansion has the resolution of its block's input
+        _, height, width = rows[tap.row - tap.expansion].out_shape
+        maps.append((backbone.tapped_channels(tap), height, width))
+    params = madds = activations = anchors = 0
+    for out in head.extras:
+        extra = _Counter(*maps[-1], folded=head.folded)
+        half = max(1, out // 2)
+        extra.conv(half)
+        if head.separable:
+            extra.conv(half, 3, 2, groups=half)
+            extra.conv(out)
+        else:
+            extra.conv(out, 3, 2)
+        maps.append(extra.totals().out_shape)
+        params, madds, activations = params + extra.params, madds + extra.madds, activations + extra.activations
+    for shape, sides in zip(maps, head.anchors, strict=True):
+        anchors += len(sides) * shape[1] * shape[2]
+        for values in (1 + head.classes, 4):
+            prediction = _Counter(*shape, folded=head.folded)
+            if head.separable:
+                prediction.conv(shape[0], 3, groups=shape[0])
+            prediction.conv(len(sides) * values, 1 if head.separable else 3, norm=False)
+            params, madds = params + prediction.params, madds + prediction.madds
+            activations += prediction.activations
+    return Cost(params, madds, activations, (5 + head.classes, anchors, 1))

@@ -36,16 +36,37 @@ class Tap:
     row: int
     expansion: bool = False
 
+    def __post_init__(self) -> None:
+        whole = isinstance(self.row, int) and not isinstance(self.row, bool) and self.row >= 0
+        check("Tap.row", self.row, whole, "a whole number of 0 or more; nearest valid: 0")
+        check("Tap.expansion", self.expansion, isinstance(self.expansion, bool), "true or false")
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which of a detector's boxes are reported: those that score ``min_score``, at most ``candidates`` of each class,
-    of overlapping ones (``iou``) of a class the best, and of all ``most`` an image (torchvision's, FACTS H6)."""
+    """Which of a detector's boxes are reported: those that score above ``min_score``, at most ``candidates`` of each
+    class, of overlapping ones (``iou``) of a class the best, and of all ``most`` an image (torchvision's, FACTS H6)."""
 
     min_score: float = 0.001
     iou: float = 0.55
     candidates: int = 300
     most: int = 300
+
+    def __post_init__(self) -> None:
+        check_positive(candidates=self.candidates, most=self.most)
+        score = is_number(self.min_score) and 0 <= self.min_score < 1
+        check("Selection.min_score", self.min_score, score, "at least 0 and below 1; nearest valid: 0.001")
+        overlap = is_number(self.iou) and 0 < self.iou <= 1
+        check("Selection.iou", self.iou, overlap, "above 0 and at most 1; nearest valid: 0.55")
+
+
+def check_taps(taps: object) -> None:
+    """Raise ConfigurationError for anything but Taps of different places, the first one first."""
+    valid = isinstance(taps, tuple) and len(taps) > 0 and all(isinstance(tap, Tap) for tap in taps)
+    check("taps", taps, valid, "a list of at least one Tap")
+    assert isinstance(taps, tuple)
+    places = [(tap.row, not tap.expansion) for tap in taps]
+    check("taps", taps, places == sorted(set(places)), "in the order of the backbone's rows, each once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,8 @@ class SSDHead:
     ``classes``: without background. ``taps``: the feature maps of the backbone, finest first; each of ``extras`` is one
     more map with so many channels and half the side. ``anchors``: for each map the (width, height) of its boxes
     as shares of the input's sides. ``scores``: how logits become probabilities; the first logit is the background's.
-    ``variances``: by which box codes are divided (arXiv:1512.02325), of centres and of sizes.
+    ``variances``: by which box codes are multiplied (arXiv:1512.02325), of centres and of sizes. ``folded``: the head's
+    own BatchNorms are merged, as ``BackboneSpec.folded`` says of the backbone's.
     """
 
     classes: int
@@ -67,6 +89,31 @@ class SSDHead:
     scores: Literal["softmax", "sigmoid"] = "softmax"
     variances: tuple[float, float] = (0.1, 0.2)
     selection: Selection = Selection()
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(classes=self.classes)
+        check_taps(self.taps)
+        check("SSDHead.extras", self.extras, isinstance(self.extras, tuple), "a list of channel numbers")
+        check_positive(**{f"extras[{index}]": channels for index, channels in enumerate(self.extras)})
+        maps = len(self.taps) + len(self.extras)
+        anchors = isinstance(self.anchors, tuple) and len(self.anchors) == maps and all(map(_are_sizes, self.anchors))
+        wanted = f"for each of the {maps} feature maps a list of (width, height), shares of the input above 0"
+        check("SSDHead.anchors", self.anchors, anchors, wanted)
+        check_choice("SSDHead.act", self.act, Activation)
+        check_choice("SSDHead.scores", self.scores, Literal["softmax", "sigmoid"])
+        for field, value in (("separable", self.separable), ("folded", self.folded)):
+            check(f"SSDHead.{field}", value, isinstance(value, bool), "true or false")
+        check("SSDHead.variances", self.variances, _is_size(self.variances), "two numbers above 0; (0.1, 0.2) as usual")
+        check("SSDHead.selection", self.selection, isinstance(self.selection, Selection), "a Selection")
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(map(_is_size, value))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(is_number(side) and side > 0 for side in value)
 
 
 @dataclass(frozen=True, slots=True)

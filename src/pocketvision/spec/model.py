@@ -1,12 +1,14 @@
 """``ModelSpec``: a whole network as frozen data, and its JSON."""
 
 import json
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from ..errors import ConfigurationError, nearest
-from .heads import ClassifierHead, Head
+from .heads import ClassifierHead, FasterRCNNHead, Head, Selection, SSDHead, Tap
 from .rows import (
     Conv,
     DepthwiseSeparable,
@@ -105,6 +107,22 @@ class BackboneSpec:
         """Input channels of each row."""
         return (self.in_channels, *(row.out for row in self.rows[:-1]))
 
+    def strides(self) -> tuple[int, ...]:
+        """Of each row, by how much its output is smaller than the input."""
+        return tuple(accumulate((row.stride for row in self.rows), operator.mul))
+
+    def tapped_channels(self, tap: Tap) -> int:
+        """Channels of the features at ``tap``. Raises ConfigurationError where the backbone has none."""
+        last = len(self.rows) - 1
+        check("Tap.row", tap.row, tap.row <= last, f"one of {self.name}'s rows; nearest valid: {last}")
+        row = self.rows[tap.row]
+        if not tap.expansion:
+            return row.out
+        expands = isinstance(row, InvertedResidual) and row.has_expansion(self.inputs()[tap.row])
+        check("Tap.expansion", True, expands, f"false for row {tap.row} of {self.name}, which has no expansion layer")
+        assert isinstance(row, InvertedResidual)
+        return row.expand
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -116,10 +134,10 @@ class ModelSpec:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        kinds = (("backbone", BackboneSpec), ("head", ClassifierHead), ("preprocessing", Preprocessing))
-        for field, kind in kinds:
+        kinds = (("backbone", BackboneSpec, "a BackboneSpec"), ("preprocessing", Preprocessing, "a Preprocessing"))
+        for field, kind, expected in (*kinds, ("head", Head, "a ClassifierHead, SSDHead or FasterRCNNHead")):
             value = getattr(self, field)
-            check(f"ModelSpec.{field}", value, isinstance(value, kind), f"a {kind.__name__}")
+            check(f"ModelSpec.{field}", value, isinstance(value, kind), expected)
         check(
             "ModelSpec.labels", self.labels, _all(self.labels, lambda label: isinstance(label, str)), "a list of texts"
         )
@@ -127,6 +145,19 @@ class ModelSpec:
             raise ConfigurationError(
                 f"{len(self.labels)} labels for {self.head.classes} classes; give one label per class, or none"
             )
+        if not isinstance(self.head, ClassifierHead):
+            for tap in self.head.taps:
+                self.backbone.tapped_channels(tap)
+
+    @property
+    def classifier(self) -> ClassifierHead:
+        """The head of a classifier. Raises ConfigurationError where the network is none."""
+        if not isinstance(self.head, ClassifierHead):
+            raise ConfigurationError(
+                f"{self.backbone.name} has a {type(self.head).__name__}, and only a classifier can be changed so; "
+                "change the backbone first and put the head on it afterwards"
+            )
+        return self.head
 
 
 KINDS: dict[str, type] = {
@@ -136,6 +167,10 @@ KINDS: dict[str, type] = {
         BackboneSpec,
         Preprocessing,
         ClassifierHead,
+        Tap,
+        Selection,
+        SSDHead,
+        FasterRCNNHead,
         SqueezeExcite,
         Conv,
         DepthwiseSeparable,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..errors import ConfigurationError, nearest
+from .heads import SSDHead
 from .model import ModelSpec, Padding
 from .rows import (
     Activation,
@@ -56,11 +57,12 @@ def with_width(spec: ModelSpec, width: float, rule: WidthRule = "torchvision") -
             changes["expand"] = round8(c_in * row.expand / table_in if by_ratio else row.expand * width)
         rows.append(replace(row, **changes))
         c_in = rows[-1].out
-    hidden = spec.head.hidden if by_ratio else round8(spec.head.hidden * width)
+    head = spec.classifier
+    hidden = head.hidden if by_ratio else round8(head.hidden * width)
     return replace(
         spec,
         backbone=replace(backbone, rows=tuple(rows)),
-        head=replace(spec.head, hidden=hidden if spec.head.hidden else 0),
+        head=replace(head, hidden=hidden if head.hidden else 0),
     )
 
 
@@ -94,8 +96,8 @@ def reduced_tail(spec: ModelSpec, rule: TailRule = "torchvision") -> ModelSpec:
             changes["expand"] = round8(row.expand / 2)
         return replace(row, **changes)
 
-    hidden = round8(spec.head.hidden / 2) if spec.head.hidden else 0
-    spec = replace(spec, head=replace(spec.head, hidden=hidden))
+    head = spec.classifier
+    spec = replace(spec, head=replace(head, hidden=round8(head.hidden / 2) if head.hidden else 0))
     return with_backbone(spec, rows=tuple(halved(index, row) for index, row in enumerate(rows)))
 
 
@@ -134,7 +136,7 @@ def with_activation(spec: ModelSpec, placement: str) -> ModelSpec:
     }
     if act := everywhere.get(placement):
         spec = with_rows(spec, lambda row: replace(row, act=act))
-        return replace(spec, head=replace(spec.head, act=act))
+        return replace(spec, head=replace(spec.classifier, act=act))
     name, _, channels = placement.partition("@")
     if name != "h-swish" or not channels.isdigit():
         raise ConfigurationError(
@@ -153,12 +155,12 @@ def with_activation(spec: ModelSpec, placement: str) -> ModelSpec:
         for index, row in enumerate(backbone.rows)
     )
     spec = with_backbone(spec, rows=rows)
-    return replace(spec, head=replace(spec.head, act="hard_swish"))
+    return replace(spec, head=replace(spec.classifier, act="hard_swish"))
 
 
 def with_hidden(spec: ModelSpec, hidden: int) -> ModelSpec:
     """The head's hidden layer (FACTS C-1: 1024 or 1280 for MobileNetV3-Small; 0 removes it)."""
-    return replace(spec, head=replace(spec.head, hidden=hidden))
+    return replace(spec, head=replace(spec.classifier, hidden=hidden))
 
 
 def with_padding(spec: ModelSpec, padding: Padding) -> ModelSpec:
@@ -208,4 +210,5 @@ def without_se(spec: ModelSpec) -> ModelSpec:
 
 def as_folded(spec: ModelSpec, folded: bool = True) -> ModelSpec:
     """The deploy form of the same network: plain convolutions with bias (``nn.fold`` computes their weights)."""
-    return with_backbone(spec, folded=folded)
+    head = replace(spec.head, folded=folded) if isinstance(spec.head, SSDHead) else spec.head
+    return replace(with_backbone(spec, folded=folded), head=head)

@@ -23,7 +23,7 @@ def train_head(model: Model, items: Sequence[Item], recipe: Recipe) -> None:
     fine-tuning does not start by tearing a good backbone towards a random classifier (arXiv:2202.10054 §3). The model
     is on the recipe's device already. Raises DataError for an unreadable image.
     """
-    training, linear = model.training, model.head.linear
+    training, linear = model.training, model.classifier.linear
     model.eval()
     features_NC, labels_N = _features(model, items, recipe)
     centre, spread = features_NC.mean(0), features_NC.std(0).clamp(min=1e-3)
@@ -43,7 +43,7 @@ def _features(model: Model, items: Sequence[Item], recipe: Recipe) -> tuple[Tens
         x_BCHW = normalize(batch.images.to(recipe.device))
         for view in (x_BCHW, x_BCHW.flip(3)):
             view = view.contiguous(memory_format=torch.channels_last)
-            features.append(model.head.embed(model.backbone(view)).float())
+            features.append(model.classifier.embed(model.backbone(view)).float())
             labels.append(batch.labels)
     return torch.cat(features), torch.cat(labels).to(recipe.device)
 

@@ -57,7 +57,7 @@ def same_weights(a: ModelSpec, b: ModelSpec) -> bool:
     """Whether weights of one network have the shapes that the other needs, folding and number of classes apart."""
     return (
         a.backbone.name == b.backbone.name
-        and a.head.hidden == b.head.hidden
+        and a.classifier.hidden == b.classifier.hidden
         and _shapes(a.backbone) == _shapes(b.backbone)
     )
 

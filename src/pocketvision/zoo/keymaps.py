@@ -128,8 +128,8 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
     else:
         raise WeightsError(f"{layout} has no network like {backbone.name!r}; use another layout")
     names = dict(pairs)
-    if ("head.hidden" in names) != bool(spec.head.hidden):
-        kind = f"hidden={spec.head.hidden}" if spec.head.hidden else "no hidden layer"
+    if ("head.hidden" in names) != bool(spec.classifier.hidden):
+        kind = f"hidden={spec.classifier.hidden}" if spec.classifier.hidden else "no hidden layer"
         raise WeightsError(f"{layout} has no {backbone.name} with {kind} before the classifier; use another layout")
     return names
 
@@ -243,7 +243,7 @@ def _timm(spec: ModelSpec) -> Pairs:
         match row:
             case Conv() if index == 0:
                 yield from _conv_norm(our, "conv_stem", "bn1")
-            case Conv() if spec.head.hidden:
+            case Conv() if spec.classifier.hidden:
                 after = 1 + max(stage for stage, _ in places)
                 yield from _conv_norm(our, f"blocks.{after}.0.conv", f"blocks.{after}.0.bn1")
             case Conv():
@@ -262,7 +262,7 @@ def _timm(spec: ModelSpec) -> Pairs:
                     yield from _se(f"{our}.se", f"{their}.se.conv_reduce", f"{their}.se.conv_expand")
             case _:
                 raise _unsupported("timm", row)
-    if spec.head.hidden:
+    if spec.classifier.hidden:
         yield "head.hidden", "conv_head"
     yield "head.linear", "classifier"
 

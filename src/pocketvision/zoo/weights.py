@@ -126,7 +126,7 @@ def _adapted(spec: ModelSpec, said: ModelSpec) -> ModelSpec:
 def _sketch(spec: ModelSpec) -> str:
     """A network in a few words, for an error message."""
     widths = [row.out for row in spec.backbone.rows]
-    hidden = f", hidden {spec.head.hidden}" if spec.head.hidden else ""
+    hidden = f", hidden {spec.classifier.hidden}" if spec.classifier.hidden else ""
     return f"{spec.backbone.name} ({len(widths)} rows, {widths[0]} to {widths[-1]} channels{hidden})"
 
 
