@@ -10,6 +10,7 @@ from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
 from ..spec.model import ModelSpec
 from .backbone import Backbone
 from .heads.classifier import Classifier
+from .heads.faster_rcnn import FasterRCNN
 from .heads.ssd import SSD
 
 
@@ -25,11 +26,12 @@ class Model(nn.Module):
                 self.head = Classifier(head, spec.backbone.out_channels)
             case SSDHead() as head:
                 self.head = SSD(head, spec.backbone)
-            case FasterRCNNHead():
-                raise NotImplementedError
+            case FasterRCNNHead() as head:
+                self.head = FasterRCNN(head, spec.backbone)
 
     def forward(self, x_BCHW: Tensor, truth: Sequence[Any] | None = None) -> Any:
-        """Normalised float [B, 3, H, W] -> the head's outputs: logits [B, classes] of a classifier, ``SSDOutputs``.
+        """Normalised float [B, 3, H, W] -> the head's outputs: logits [B, classes] of a classifier, ``SSDOutputs``,
+        ``RegionOutputs`` of Faster R-CNN.
 
         ``truth``: the boxes of each image (``data.loader.Truth``), for a head whose training needs them.
         """
@@ -37,6 +39,9 @@ class Model(nn.Module):
         if isinstance(head, SSD):
             height, width = x_BCHW.shape[2:]
             return head(self.backbone.tapped(x_BCHW, head.spec.taps), (height, width))
+        if isinstance(head, FasterRCNN):
+            height, width = x_BCHW.shape[2:]
+            return head(self.backbone.tapped(x_BCHW, head.spec.taps), (height, width), truth)
         return head(self.backbone(x_BCHW))
 
     @property
@@ -58,6 +63,6 @@ def build(spec: ModelSpec) -> Model:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01)
             nn.init.zeros_(module.bias)
-    if isinstance(model.head, SSD):
+    if isinstance(model.head, SSD | FasterRCNN):
         model.head.initialise()
     return model

@@ -4,7 +4,7 @@ Multiply-adds count convolutions and fully-connected layers only, SE and classif
 convention that reproduces the papers (FACTS, head note).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .heads import ClassifierHead, FasterRCNNHead, SSDHead
@@ -125,8 +125,8 @@ def cost(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> ModelCos
             rows += (_classifier(head, spec.backbone.out_channels),)
         case SSDHead() as head:
             rows += (_ssd(head, spec.backbone, rows),)
-        case FasterRCNNHead():
-            raise NotImplementedError
+        case FasterRCNNHead() as head:
+            rows += (_faster_rcnn(head, spec.backbone, rows),)
     return ModelCost(
         sum(row.params for row in rows), sum(row.madds for row in rows), sum(row.activations for row in rows), rows
     )
@@ -167,3 +167,32 @@ def _ssd(head: SSDHead, backbone: BackboneSpec, rows: tuple[Cost, ...]) -> Cost:
             params, madds = params + prediction.params, madds + prediction.madds
             activations += prediction.activations
     return Cost(params, madds, activations, (5 + head.classes, anchors, 1))
+
+
+def _faster_rcnn(head: FasterRCNNHead, backbone: BackboneSpec, rows: tuple[Cost, ...]) -> Cost:
+    """Pyramid, proposals and as many regions as ``head.proposals`` lets through at most; that many it is where the
+    image is full. ``out_shape``: (5 (1 + classes), regions, 1), the numbers for each region."""
+    of_anchors = len(head.sizes) * len(head.ratios)
+    maps, layers = list[tuple[int, int, int]](), list[Cost]()
+    for tap in head.taps:
+        _, height, width = rows[tap.row - tap.expansion].out_shape
+        pyramid = _Counter(backbone.tapped_channels(tap), height, width, folded=True)
+        pyramid.conv(head.channels)
+        pyramid.conv(head.channels, 3)
+        layers.append(pyramid.totals())
+        maps.append(pyramid.totals().out_shape)
+    channels, height, width = maps[-1]
+    maps.append((channels, -(-height // 2), -(-width // 2)))
+    for place, shape in enumerate(maps):
+        for out, kernel in ((channels, 3), (of_anchors, 1), (4 * of_anchors, 1)):
+            layer = _Counter(*shape, folded=True)
+            layer.conv(out, kernel)
+            shared = replace(layer.totals(), params=0)  # one network for all maps
+            layers.append(shared if place else layer.totals())
+    pooled, values = channels * head.region**2, 5 * (1 + head.classes)
+    weights = sum(a * b for a, b in pairwise((pooled, head.hidden, head.hidden, values)))
+    candidates = sum(min(head.proposals.candidates, of_anchors * height * width) for _, height, width in maps)
+    regions, outputs = min(head.proposals.most, candidates), 2 * head.hidden + values
+    layers.append(Cost(weights + outputs, regions * weights, regions * (pooled + outputs), (values, regions, 1)))
+    params, madds = sum(layer.params for layer in layers), sum(layer.madds for layer in layers)
+    return Cost(params, madds, sum(layer.activations for layer in layers), layers[-1].out_shape)

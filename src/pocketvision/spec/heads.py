@@ -118,11 +118,36 @@ def _is_size(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FasterRCNNHead:
-    """Faster R-CNN with a feature pyramid (S0, FACTS H11 to H15); ``classes``: without background."""
+    """Faster R-CNN with a feature pyramid (S0, FACTS H11 to H15).
+
+    ``classes``: without background. ``taps``: the feature maps of the backbone, finest first; the pyramid makes of
+    each one with ``channels``, and one more of half the side. At each place of each map there are anchors of each of
+    ``sizes`` (pixels: the root of the area) and ``ratios`` (height / width). ``proposals``: which boxes become regions,
+    where ``candidates`` is per map; ``training_proposals``: while training. A region has ``region`` x ``region`` cells
+    and two layers of ``hidden``. ``selection``: which boxes are reported.
+    """
 
     classes: int
     taps: tuple[Tap, ...]
-    selection: Selection = Selection()
+    channels: int = 256
+    sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    proposals: Selection = Selection(min_score=0.05, iou=0.7, candidates=150, most=150)
+    training_proposals: Selection = Selection(min_score=0.05, iou=0.7, candidates=2000, most=2000)
+    region: int = 7
+    hidden: int = 1024
+    selection: Selection = Selection(min_score=0.05, iou=0.5, candidates=1000, most=100)
+
+    def __post_init__(self) -> None:
+        check_positive(classes=self.classes, channels=self.channels, region=self.region, hidden=self.hidden)
+        check_taps(self.taps)
+        for field in ("sizes", "ratios"):
+            values = getattr(self, field)
+            valid = isinstance(values, tuple) and values and all(is_number(value) and value > 0 for value in values)
+            check(f"FasterRCNNHead.{field}", values, bool(valid), "a list of at least one number above 0")
+        for field in ("proposals", "training_proposals", "selection"):
+            value = getattr(self, field)
+            check(f"FasterRCNNHead.{field}", value, isinstance(value, Selection), "a Selection")
 
 
 Head = ClassifierHead | SSDHead | FasterRCNNHead

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..errors import ConfigurationError, WeightsError
+from ..spec.heads import FasterRCNNHead
 from ..spec.model import BackboneSpec, ModelSpec
 from ..spec.rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv
+from .keymaps_rcnn import of_today, torchvision_rcnn
 
 Layout = Literal["pocketvision", "torchvision", "timm", "apple", "efficientnet_pytorch"]
 State = Mapping[str, Any]  # name -> torch.Tensor; this layer does not import torch
@@ -24,6 +26,7 @@ def layout_of(state: State) -> Layout:
     signs: dict[str, Layout] = {
         "backbone.rows.": "pocketvision",
         "features.0.": "torchvision",
+        "backbone.body.": "torchvision",
         "layers.0.": "torchvision",
         "conv_stem.": "timm",
         "stem.conv_kxk.": "timm",
@@ -58,6 +61,8 @@ def to_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """
     if layout == "pocketvision":
         return dict(state)
+    if isinstance(spec.head, FasterRCNNHead):
+        state = of_today(state)
     theirs = {their: our for our, their in layer_names(spec, layout).items()}
     ours, unknown, seen = dict[str, Any](), list[str](), set[str]()
     for name, tensor in state.items():
@@ -67,7 +72,7 @@ def to_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
             unknown.append(name)
         else:
             # timm keeps MobileNetV3's hidden layer as a 1x1 convolution
-            is_dense = theirs[layer].startswith("head.") and tensor.ndim == 4
+            is_dense = theirs[layer] in ("head.hidden", "head.linear") and tensor.ndim == 4
             ours[f"{theirs[layer]}.{leaf}"] = tensor.flatten(1) if is_dense else tensor
     missing = [layer for layer in theirs if layer not in seen]
     if missing or unknown:
@@ -127,6 +132,8 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
         pairs = _torchvision_mnasnet(spec)
     else:
         raise WeightsError(f"{layout} has no network like {backbone.name!r}; use another layout")
+    if isinstance(spec.head, FasterRCNNHead):
+        return dict(torchvision_rcnn(pairs, spec.head))
     names = dict(pairs)
     if ("head.hidden" in names) != bool(spec.classifier.hidden):
         kind = f"hidden={spec.classifier.hidden}" if spec.classifier.hidden else "no hidden layer"
