@@ -116,6 +116,14 @@ def test_gradients_through_synchronised_batchnorm_are_those_of_the_whole_batch(r
         assert max(found.values()) < 1e-10, found
 
 
+def test_every_process_has_what_each_one_gathered(runs: Path):
+    """Process n has n numbers; the first one has none."""
+    found = [json.loads(path.read_text()) for path in runs.glob("gathered-*")]
+    assert len(found) > 1
+    for parts in found:
+        assert parts == [list(map(float, range(number))) for number in range(len(found))]
+
+
 def test_resume_with_another_number_of_processes(runs: Path, few, run: Path, monkeypatch):
     """together.py leaves a run that was stopped by a SIGTERM to one of its processes."""
     expected = losses_of_one(few, run, monkeypatch)

@@ -76,6 +76,8 @@ def main() -> None:
         state = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
         (folder / f"hash-{number}").write_text(hashlib.sha256(state).hexdigest())
         (folder / f"norm-{number}").write_text(json.dumps(check_norm()))
+        parts = distributed.gathered(torch.arange(float(number)))
+        (folder / f"gathered-{number}").write_text(json.dumps([part.tolist() for part in parts]))
         torch.manual_seed(number)
         recipe = replace(recipes["sgd"], save_every_s=1000)
         for event in fit(build(spec), Classification(), data, recipe, folder / "stopped"):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CELL_NUMBERS_UP_TO, NAMES_UP_TO = 25, 150
 LABEL_LENGTH = 22
+_STYLES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 144  # a picture is shown at 96 pixels an inch or smaller, so it stays sharp on a fine screen
 
 
@@ -118,6 +119,44 @@ def confusion_plot(confusion: np.ndarray, classes: Sequence[str], theme: Theme) 
         axes.vlines(edges, *ends, color=theme.grid, linewidth=0.5)
     axes.tick_params(length=0)
     return _png(figure)
+
+
+def precision_recall_plot(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], classes: Sequence[str], theme: Theme
+) -> bytes:
+    """PNG of the (recall, precision) of each class, 0 to 1: precision is that of the best point at this recall or more.
+
+    With more classes than there are colours and dashes for: each in grey, and their mean.
+    """
+    figure, axes = _figure(4.2, 3.0, theme)
+    recall_R = np.linspace(0, 1, 101)
+    lines = [_at_least(recall_R, recall, precision) for recall, precision in curves]
+    named = len(lines) <= len(_STYLES) * len(theme.lines)
+    for number, (line_R, name) in enumerate(zip(lines, axis_labels(classes), strict=True)):
+        colour, style = theme.lines[number % len(theme.lines)], _STYLES[number // len(theme.lines) % len(_STYLES)]
+        x, y = 100 * recall_R, 100 * line_R
+        if named:
+            axes.plot(x, y, color=colour, linestyle=style, linewidth=1.8, label=name)
+        else:
+            axes.plot(x, y, color=theme.grid)
+    if not named:
+        axes.plot(100 * recall_R, 100 * np.mean(lines, 0), color=theme.lines[0], label=f"mean of {len(lines)} classes")
+    axes.set_xlabel("boxes that are found (recall), %")
+    axes.set_ylabel("of the found, right (precision), %")
+    axes.set_xlim(0, 101)
+    axes.set_ylim(0, 103)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    legend = axes.legend(frameon=False, labelcolor=theme.ink, loc="lower left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return _png(figure)
+
+
+def _at_least(recall_R: np.ndarray, recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """The best precision [R] with which at least each of ``recall_R`` is found; 0 where so much never is."""
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(recall, recall_R, side="left")
+    return np.append(best, 0.0)[places]
 
 
 def axis_labels(classes: Sequence[str]) -> list[str]:

@@ -26,8 +26,9 @@ class Meter(Protocol):
         """Take in a model's outputs, on any device."""
         ...
 
-    def merge(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Take in what the meters of other processes have seen; ``total`` adds up a tensor over all of them."""
+    def merge(self, gathered: Callable[[Tensor], list[Tensor]]) -> None:
+        """Take in what the meters of other processes have seen; of a tensor [n], which may be longer in some,
+        ``gathered`` gives each process's."""
         ...
 
     def compute(self) -> dict[str, float]:

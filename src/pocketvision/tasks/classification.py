@@ -30,9 +30,10 @@ class ClassificationMeter:
         self._hits[0] += int(hits_B5[:, 0].sum())
         self._hits[1] += int(hits_B5.sum())
 
-    def merge(self, total: Callable[[Tensor], Tensor]) -> None:
+    def merge(self, gathered: Callable[[Tensor], list[Tensor]]) -> None:
         """Add what the meters of other processes have seen."""
-        n, self._loss, *hits = total(torch.tensor([self.n, self._loss, *self._hits], dtype=torch.float64)).tolist()
+        parts = gathered(torch.tensor([self.n, self._loss, *self._hits], dtype=torch.float64))
+        n, self._loss, *hits = torch.stack(parts).sum(0).tolist()
         self.n, self._hits = round(n), [round(hit) for hit in hits]
 
     def compute(self) -> dict[str, float]:

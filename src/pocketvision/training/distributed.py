@@ -161,6 +161,19 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def gathered(values: Tensor) -> list[Tensor]:
+    """The values [n] of each process, in the order of the processes; each may have another n."""
+    if world() == 1:
+        return [values]
+    with _reaching():
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+        dist.all_gather(sizes, torch.tensor([len(values)]))
+        longest = max(map(int, sizes))
+        parts = [values.new_empty(longest) for _ in sizes]
+        dist.all_gather(parts, torch.cat([values, values.new_zeros(longest - len(values))]))
+    return [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
+
+
 def backward(loss: Tensor, images: int, model: nn.Module) -> tuple[float, int]:
     """Gradients of the mean loss over the images of all processes; returns that loss and how many images there are.
 

@@ -144,7 +144,7 @@ class Training:
         start, meter, model = time.monotonic(), self.task.meter(), (model or self.evaluated).eval()
         for batch in self.val_batches.epoch():
             meter.update(model(self.inputs(batch)), batch)
-        meter.merge(distributed.total)
+        meter.merge(distributed.gathered)
         self.clock.evaluation_s = time.monotonic() - start
         return meter.compute()
 

@@ -1,0 +1,107 @@
+"""What SSD learns from: which anchor is to find which box, and how wrong each anchor is about it."""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder, SSDMatcher
+from torchvision.ops import box_area, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+
+from ..data.loader import Truth
+from ..nn.heads.ssd import SSDOutputs
+from ..spec.heads import SSDHead
+
+BoxLoss = Literal["smooth_l1", "giou"]
+MATCHED_IOU = 0.5
+NEGATIVES = 3  # for each positive anchor of an image
+IGNORED_SHARE = 0.5  # of an anchor that lies in an ignored box, from where nothing is learned from it
+
+
+class Targets(NamedTuple):
+    """Of each anchor: ``classes`` int64 [B, A], 0 for background and -1 for what is not learned from; ``boxes``
+    float32 [B, A, 4], x1, y1, x2, y2 in pixels, which mean something where the class is above 0."""
+
+    classes: Tensor
+    boxes: Tensor
+
+
+def match(anchors_A4: Tensor, truths: tuple[Truth, ...]) -> Targets:
+    """Each anchor is to find the box that it overlaps most, from an IoU of 0.5; each box has at least one anchor.
+
+    Anchors of which half lies in an ignored box, and which have no other, are not learned from.
+    """
+    device = anchors_A4.device
+    matcher, all_classes, all_boxes = SSDMatcher(MATCHED_IOU), list[Tensor](), list[Tensor]()
+    for truth in truths:
+        boxes_n4, ignored_n = truth.boxes.to(device), truth.ignored.to(device)
+        counted_n4, labels_n = boxes_n4[~ignored_n], truth.labels.to(device)[~ignored_n]
+        classes_A, targets_A4 = anchors_A4.new_zeros(len(anchors_A4), dtype=torch.int64), anchors_A4.clone()
+        if ignored_n.any():
+            inside_mA = _shared_area(boxes_n4[ignored_n], anchors_A4) / box_area(anchors_A4)
+            classes_A[inside_mA.amax(0) >= IGNORED_SHARE] = -1
+        if len(counted_n4):
+            box_A = matcher(box_iou(counted_n4, anchors_A4))
+            found_A = box_A >= 0
+            classes_A[found_A] = labels_n[box_A[found_A]] + 1
+            targets_A4[found_A] = counted_n4[box_A[found_A]]
+        all_classes.append(classes_A)
+        all_boxes.append(targets_A4)
+    return Targets(torch.stack(all_classes), torch.stack(all_boxes))
+
+
+def _shared_area(boxes_m4: Tensor, anchors_A4: Tensor) -> Tensor:
+    """[m, A]"""
+    low = torch.maximum(boxes_m4[:, None, :2], anchors_A4[None, :, :2])
+    high = torch.minimum(boxes_m4[:, None, 2:], anchors_A4[None, :, 2:])
+    return (high - low).clamp(min=0).prod(2)
+
+
+def ssd_loss(outputs: SSDOutputs, truths: tuple[Truth, ...], boxes: BoxLoss = "smooth_l1") -> Tensor:
+    """Scalar float32: loss of classes plus loss of boxes, divided by the positive anchors of the batch.
+
+    Softmax heads: cross-entropy, of background anchors the three most wrong for each positive one of their image
+    (arXiv:1512.02325 §2.2), as ``SSD.compute_loss`` of torchvision; an image without boxes has three. Sigmoid heads:
+    focal loss over all anchors (arXiv:1708.02002). Boxes: ``smooth_l1`` of their codes, or ``giou``
+    (arXiv:1902.09630).
+    """
+    logits_BAC, codes_BA4, anchors_A4 = outputs.logits.float(), outputs.codes.float(), outputs.anchors.float()
+    targets = match(anchors_A4, truths)
+    positive_BA = targets.classes > 0
+    if outputs.head.scores == "softmax":
+        of_classes = _mined_cross_entropy(logits_BAC, targets.classes)
+    else:
+        of_classes = _focal(logits_BAC, targets.classes)
+    codes_P4, wanted_P4 = codes_BA4[positive_BA], targets.boxes[positive_BA]
+    anchors_P4 = anchors_A4.expand_as(targets.boxes)[positive_BA]
+    of_boxes = _box_loss(codes_P4, anchors_P4, wanted_P4, outputs.head, boxes)
+    return (of_classes + of_boxes) / positive_BA.sum().clamp(min=1)
+
+
+def box_coder(head: SSDHead) -> BoxCoder:
+    """How the head's codes and boxes become each other."""
+    centre, side = head.variances
+    return BoxCoder((1 / centre, 1 / centre, 1 / side, 1 / side))
+
+
+def _box_loss(codes_P4: Tensor, anchors_P4: Tensor, wanted_P4: Tensor, head: SSDHead, kind: BoxLoss) -> Tensor:
+    coder = box_coder(head)
+    if kind == "smooth_l1":
+        return F.smooth_l1_loss(codes_P4, coder.encode_single(wanted_P4, anchors_P4), reduction="sum")
+    return generalized_box_iou_loss(coder.decode_single(codes_P4, anchors_P4), wanted_P4, reduction="sum")
+
+
+def _mined_cross_entropy(logits_BAC: Tensor, classes_BA: Tensor) -> Tensor:
+    losses_BA = F.cross_entropy(logits_BAC.mT, classes_BA, reduction="none", ignore_index=-1)
+    positive_BA, background_BA = classes_BA > 0, classes_BA == 0
+    wrong_BA = losses_BA.detach().masked_fill(~background_BA, -torch.inf)
+    rank_BA = wrong_BA.argsort(1, descending=True).argsort(1)
+    wanted_B1 = NEGATIVES * positive_BA.sum(1, keepdim=True).clamp(min=1)
+    chosen_BA = positive_BA | (background_BA & (rank_BA < wanted_B1))
+    return losses_BA[chosen_BA].sum()
+
+
+def _focal(logits_BAC: Tensor, classes_BA: Tensor) -> Tensor:
+    wanted_BAC = F.one_hot(classes_BA.clamp(min=0), logits_BAC.shape[2])[..., 1:].float()
+    losses_BAC = sigmoid_focal_loss(logits_BAC[..., 1:], wanted_BAC)
+    return losses_BAC[classes_BA >= 0].sum()
