@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from pocketvision.data.loader import Truth
+from pocketvision.errors import WeightsError
 from pocketvision.nn.fold import fold
 from pocketvision.nn.heads.faster_rcnn import RegionOutputs, detections, region_losses
 from pocketvision.nn.heads.regions import ANCHOR_MATCHER, REGION_MATCHER, assign
@@ -183,9 +184,14 @@ def test_weights_with_the_names_of_older_files_load(theirs: nn.Module, ours: Mod
     assert "backbone.fpn.inner_blocks.1.weight" in old
     torch.save(old, tmp_path / "old.pth")
     again, info = load_model(with_faster_rcnn(LARGE, 90), tmp_path / "old.pth")
-    assert info.layout == "torchvision"
+    assert info.layout == "torchvision_rcnn"
     expected = ours.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items() if "num_b" not in name)
+
+
+def test_weights_of_another_head_are_refused(weights: Path):
+    with pytest.raises(WeightsError, match="Faster R-CNN"):
+        load_model(LARGE, weights)
 
 
 # without torchvision's network: small and random

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..errors import ConfigurationError, WeightsError
-from ..spec.heads import FasterRCNNHead
 from ..spec.model import BackboneSpec, ModelSpec
 from ..spec.rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv
 from .keymaps_rcnn import of_today, torchvision_rcnn
 
-Layout = Literal["pocketvision", "torchvision", "timm", "apple", "efficientnet_pytorch"]
+Layout = Literal["pocketvision", "torchvision", "timm", "apple", "efficientnet_pytorch", "torchvision_rcnn"]
 State = Mapping[str, Any]  # name -> torch.Tensor; this layer does not import torch
 Pairs = Iterator[tuple[str, str]]  # our layer, their layer
 
@@ -26,7 +25,7 @@ def layout_of(state: State) -> Layout:
     signs: dict[str, Layout] = {
         "backbone.rows.": "pocketvision",
         "features.0.": "torchvision",
-        "backbone.body.": "torchvision",
+        "backbone.body.": "torchvision_rcnn",
         "layers.0.": "torchvision",
         "conv_stem.": "timm",
         "stem.conv_kxk.": "timm",
@@ -61,7 +60,7 @@ def to_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """
     if layout == "pocketvision":
         return dict(state)
-    if isinstance(spec.head, FasterRCNNHead):
+    if layout == "torchvision_rcnn":
         state = of_today(state)
     theirs = {their: our for our, their in layer_names(spec, layout).items()}
     ours, unknown, seen = dict[str, Any](), list[str](), set[str]()
@@ -118,6 +117,9 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
         raise WeightsError(
             f"{layout} has no folded {backbone.name}; give the model as it was before folding, or unfold it first"
         )
+    if layout == "torchvision_rcnn":
+        make = _torchvision_v3 if backbone.name.startswith("mobilenet_v3") else _torchvision_v2
+        return dict(torchvision_rcnn(make(spec), spec))
     if is_mobileone and layout in ("timm", "apple"):
         pairs = _mobileone(spec, layout)
     elif layout == "timm":
@@ -132,8 +134,6 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
         pairs = _torchvision_mnasnet(spec)
     else:
         raise WeightsError(f"{layout} has no network like {backbone.name!r}; use another layout")
-    if isinstance(spec.head, FasterRCNNHead):
-        return dict(torchvision_rcnn(pairs, spec.head))
     names = dict(pairs)
     if ("head.hidden" in names) != bool(spec.classifier.hidden):
         kind = f"hidden={spec.classifier.hidden}" if spec.classifier.hidden else "no hidden layer"

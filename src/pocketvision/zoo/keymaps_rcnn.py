@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..errors import WeightsError
 from ..spec.heads import FasterRCNNHead
+from ..spec.model import ModelSpec
 
 # what torchvision's files of before 2022 call the layers that are a list of one convolution today
 OLD = (
@@ -23,12 +25,14 @@ def of_today(state: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def torchvision_rcnn(backbone: Iterator[tuple[str, str]], head: FasterRCNNHead) -> Iterator[tuple[str, str]]:
+def torchvision_rcnn(backbone: Iterator[tuple[str, str]], spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """Our layers and theirs; ``backbone``: the same of the classifier, whose own layers are left out."""
+    if not isinstance(spec.head, FasterRCNNHead):
+        raise WeightsError(f"these are weights of a Faster R-CNN, and a {type(spec.head).__name__} is asked for")
     for our, their in backbone:
         if our.startswith("backbone."):
             yield our, their.replace("features.", "backbone.body.", 1)
-    for level in range(len(head.taps)):
+    for level in range(len(spec.head.taps)):
         yield f"head.pyramid.lateral.{level}", f"backbone.fpn.inner_blocks.{level}.0"
         yield f"head.pyramid.output.{level}", f"backbone.fpn.layer_blocks.{level}.0"
     yield "head.proposals.conv", "rpn.head.conv.0.0"

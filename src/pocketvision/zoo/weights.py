@@ -16,7 +16,6 @@ from typing import Any
 
 from ..errors import ConfigurationError, PocketvisionError, WeightsError
 from ..files import write_atomic, write_text
-from ..spec.heads import FasterRCNNHead
 from ..spec.model import ModelSpec, from_json
 from ..spec.rows import check
 from ..spec.transform import as_folded, with_backbone, with_size
@@ -104,7 +103,7 @@ def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: Mod
         spec = _adapted(spec, said)
     elif layout == "timm":
         spec = with_backbone(spec, bn_eps=1e-3 if spec.backbone.padding == "same" else 1e-5)
-    elif layout == "torchvision" and isinstance(spec.head, FasterRCNNHead):
+    elif layout == "torchvision_rcnn":
         spec = with_backbone(spec, bn_eps=1e-5)  # torch's own: it builds the backbone without its classifier's 1e-3
     spec = as_folded(spec, is_folded(state))
     return Weights(to_ours(state, spec, layout), spec, info, labels)
