@@ -8,11 +8,15 @@ from pocketvision.data.boxes import Boxes
 from pocketvision.data.loader import Batch, Truth
 from pocketvision.data.sources import Item
 from pocketvision.errors import ConfigurationError
+from pocketvision.nn.heads.faster_rcnn import region_losses
 from pocketvision.nn.heads.ssd import SSDOutputs
+from pocketvision.nn.model import build
+from pocketvision.spec.faster_rcnn import with_faster_rcnn
 from pocketvision.spec.heads import Selection, SSDHead, Tap
 from pocketvision.tasks.detection import Detection, DetectionMeter
 from pocketvision.tasks.ssd_loss import box_coder
 from pocketvision.training.recipe import Recipe
+from pocketvision.zoo import model_spec
 
 HEAD = SSDHead(2, (Tap(1),), (((0.5, 0.5),),), extras=(), selection=Selection(min_score=0.2))
 SIDE = 100
@@ -136,3 +140,18 @@ def test_the_loss_of_a_batch():
     right, wrong = ([[(LARGE_SEEN, label, 0.99)], []] for label in (1, 0))
     losses = [Detection().loss(outputs(said), batch(*truths), Recipe()) for said in (right, wrong)]
     assert losses[0].isfinite() and losses[0] < losses[1]
+
+
+def test_faster_rcnn_learns_and_is_measured():
+    """Its loss is the sum of its four, and a meter takes what it finds."""
+    spec = with_faster_rcnn(model_spec("mobilenet_v3_small", width=0.35), 2, size=64)
+    torch.manual_seed(0)
+    model, there = build(spec), batch(truth((LARGE, 1)), truth((SMALL, 0)))
+    x_BCHW = torch.randn(2, 3, SIDE, SIDE)
+    learning = model(x_BCHW, there.boxes)
+    loss = Detection().loss(learning, there, Recipe())
+    assert loss.item() == pytest.approx(sum(value.item() for value in region_losses(learning).values()))
+    with torch.inference_mode():
+        meter = Detection().meter()
+        meter.update(model.eval()(x_BCHW), there)
+    assert 0 <= meter.compute()["map"] < 1

@@ -12,8 +12,9 @@ from torch import Tensor
 from ..data.boxes import Boxes
 from ..data.loader import Batch
 from ..errors import ConfigurationError
-from ..nn.heads import ssd
+from ..nn.heads import faster_rcnn, ssd
 from ..nn.heads.detections import Detections
+from ..nn.heads.faster_rcnn import RegionOutputs, region_losses
 from ..nn.heads.ssd import SSDOutputs
 from . import LossOptions
 from .coco import Found, coco_scores
@@ -22,9 +23,9 @@ from .ssd_loss import BoxLoss, ssd_loss
 SEEN = 0.1  # probability of a class from which on a teacher sees something in an anchor
 
 
-def found_in(outputs: Any) -> list[Detections]:
+def found_in(outputs: SSDOutputs | RegionOutputs) -> list[Detections]:
     """The boxes that a detector reports of each image."""
-    return ssd.detections(outputs)
+    return faster_rcnn.detections(outputs) if isinstance(outputs, RegionOutputs) else ssd.detections(outputs)
 
 
 def to_arrays(found: Detections) -> Found:
@@ -40,7 +41,7 @@ class DetectionMeter:
     _truths: list[Boxes] = field(default_factory=list, repr=False)
     _found: list[Found] = field(default_factory=list, repr=False)
 
-    def update(self, outputs: Any, batch: Batch) -> None:
+    def update(self, outputs: SSDOutputs | RegionOutputs, batch: Batch) -> None:
         """Outputs of a detector in eval mode for the images of ``batch``, whose items say what is to be found."""
         self.classes = outputs.head.classes
         height, width = batch.images.shape[2:]
@@ -96,8 +97,10 @@ class Detection:
     metric: str = "map"
     boxes: BoxLoss = "smooth_l1"
 
-    def loss(self, outputs: Any, batch: Batch, options: LossOptions) -> Tensor:
+    def loss(self, outputs: SSDOutputs | RegionOutputs, batch: Batch, options: LossOptions) -> Tensor:
         """SSD: ``ssd_loss``; Faster R-CNN: the sum of the losses of its two stages."""
+        if isinstance(outputs, RegionOutputs):
+            return torch.stack(list(region_losses(outputs).values())).sum()
         return ssd_loss(outputs, batch.boxes, self.boxes)
 
     def imitation(self, outputs: Any, teachers: Sequence[Any], temperature: float) -> Tensor:

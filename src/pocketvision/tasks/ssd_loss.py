@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
-from torchvision.ops import box_area, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from ..data.loader import Truth
+from ..nn.heads.regions import assign
 from ..nn.heads.ssd import SSDOutputs
 from ..spec.heads import SSDHead
 
 BoxLoss = Literal["smooth_l1", "giou"]
 MATCHED_IOU = 0.5
 NEGATIVES = 3  # for each positive anchor of an image
-IGNORED_SHARE = 0.5  # of an anchor that lies in an ignored box, from where nothing is learned from it
 
 
 class Targets(NamedTuple):
@@ -31,30 +31,10 @@ def match(anchors_A4: Tensor, truths: tuple[Truth, ...]) -> Targets:
 
     Anchors of which half lies in an ignored box, and which have no other, are not learned from.
     """
-    device = anchors_A4.device
-    matcher, all_classes, all_boxes = SSDMatcher(MATCHED_IOU), list[Tensor](), list[Tensor]()
-    for truth in truths:
-        boxes_n4, ignored_n = truth.boxes.to(device), truth.ignored.to(device)
-        counted_n4, labels_n = boxes_n4[~ignored_n], truth.labels.to(device)[~ignored_n]
-        classes_A, targets_A4 = anchors_A4.new_zeros(len(anchors_A4), dtype=torch.int64), anchors_A4.clone()
-        if ignored_n.any():
-            inside_mA = _shared_area(boxes_n4[ignored_n], anchors_A4) / box_area(anchors_A4)
-            classes_A[inside_mA.amax(0) >= IGNORED_SHARE] = -1
-        if len(counted_n4):
-            box_A = matcher(box_iou(counted_n4, anchors_A4))
-            found_A = box_A >= 0
-            classes_A[found_A] = labels_n[box_A[found_A]] + 1
-            targets_A4[found_A] = counted_n4[box_A[found_A]]
-        all_classes.append(classes_A)
-        all_boxes.append(targets_A4)
-    return Targets(torch.stack(all_classes), torch.stack(all_boxes))
-
-
-def _shared_area(boxes_m4: Tensor, anchors_A4: Tensor) -> Tensor:
-    """[m, A]"""
-    low = torch.maximum(boxes_m4[:, None, :2], anchors_A4[None, :, :2])
-    high = torch.minimum(boxes_m4[:, None, 2:], anchors_A4[None, :, 2:])
-    return (high - low).clamp(min=0).prod(2)
+    device, matcher = anchors_A4.device, SSDMatcher(MATCHED_IOU)
+    on_device = [Truth(*(tensor.to(device) for tensor in truth)) for truth in truths]
+    classes, boxes = zip(*(assign(anchors_A4, truth, matcher) for truth in on_device), strict=True)
+    return Targets(torch.stack(classes), torch.stack(boxes))
 
 
 def ssd_loss(outputs: SSDOutputs, truths: tuple[Truth, ...], boxes: BoxLoss = "smooth_l1") -> Tensor:
