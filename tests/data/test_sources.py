@@ -70,8 +70,8 @@ def test_split_depends_on_the_seed_alone(tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copytree(first, second)
     expected = [relative(part, first) for part in (open_dataset(first).train, open_dataset(first).val)]
     assert expected[0] == sorted(expected[0])
-    entries = layouts._entries
-    monkeypatch.setattr(layouts, "_entries", lambda folder: random.sample(found := entries(folder), len(found)))
+    entries = layouts.entries
+    monkeypatch.setattr(layouts, "entries", lambda folder: random.sample(found := entries(folder), len(found)))
     monkeypatch.chdir(tmp_path)
     again = open_dataset("b/pets")
     assert [relative(part, second) for part in (again.train, again.val)] == expected
@@ -293,7 +293,7 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def denied(folder: str | Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(layouts, "_entries", denied)  # root may read everything, so chmod would prove nothing
+    monkeypatch.setattr(layouts, "entries", denied)  # root may read everything, so chmod would prove nothing
     refused(tmp_path, "permission")
 
 

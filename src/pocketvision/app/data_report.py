@@ -20,8 +20,8 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What was found. ``counts``: images per split and class; ``suspects``: labels that may be wrong, the surest first,
-    and ``looked_at``: what the classifier saw that doubts them."""
+    """What was found. ``counts``: images, or boxes, per split and class; ``suspects``: labels that may be wrong, the
+    surest first, and ``looked_at``: what the classifier saw that doubts them."""
 
     data: str
     page: Path
@@ -73,6 +73,7 @@ class DataReport:
 def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> DataReport:
     """Look for unreadable, tiny and equal images, leaks, unequal classes and wrong labels; write a page with pictures.
 
+    Of a detection set: what is wrong with boxes instead of labels.
     ``out``: the HTML file. ``seed``: of the split, where one is drawn. Raises DataError for what is no data set, and
     ConfigurationError where ``out`` cannot be written, which is tried first.
     """
@@ -82,11 +83,12 @@ def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> D
         raise _unwritable(out, error) from error
     dataset = open_dataset(data, seed=seed)
     tell(dataset.description)
-    findings = check_dataset(dataset)
-    features, looked_at = image_features(dataset)
-    doubted = tuple(suspects(dataset, features))
-    alike = lookalikes(dataset, features) if looked_at.startswith(FEATURES) else None
-    findings = (*findings, alike) if alike else findings
+    findings, doubted, looked_at = check_dataset(dataset), (), ""
+    if dataset.task == "classify":
+        features, looked_at = image_features(dataset)
+        doubted = tuple(suspects(dataset, features))
+        alike = lookalikes(dataset, features) if looked_at.startswith(FEATURES) else None
+        findings = (*findings, alike) if alike else findings
     report = DataReport(
         str(data), Path(out), dataset.description, class_counts(dataset), findings, doubted, looked_at
     )  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from ..errors import DataError
 from . import samples
+from .boxes import Boxes, Note
+from .detection import words
 from .duplicates import grouped
 from .image import read_image
 from .layouts import SPLITS
@@ -23,13 +25,16 @@ _TINY = 4  # times smaller than the median
 LEAK_SHARE = 0.005  # of a split: a smaller leak moves its accuracy by less than half a point
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SHOWN = 5
+_INPUT = 320  # pixels a side: a detector's usual input
+_SMALL, _MANY_SMALL = 8, 0.05  # pixels a side; share of the boxes
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing to know about a data set, and its fix; ``groups`` are the images that it is about, copies together.
 
-    ``kind``: counts, unreadable, tiny, few, unequal, absent, leak, contradiction, copies, alike or label.
+    ``kind``: counts, unreadable, boxes, small, background, tiny, few, unequal, absent, leak, contradiction, copies,
+    alike or label.
     """
 
     severity: Severity
@@ -52,22 +57,30 @@ def noun(count: int, name: str) -> str:
 
 
 def class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Images per split and class: ``class_counts(dataset)["train"]["cat"]``."""
+    """Images, or boxes that are not ignored, per split and class: ``class_counts(dataset)["train"]["cat"]``."""
     return {
         split: dict.fromkeys(dataset.classes, 0)
-        | Counter(dataset.classes[item.label] for item in getattr(dataset, split))
+        | Counter(dataset.classes[label] for item in getattr(dataset, split) for label in _labels(item))
         for split in SPLITS
     }
 
 
+def _labels(item: Item) -> list[int]:
+    """The label of an image, or those of its boxes that are not ignored."""
+    if item.boxes is None:
+        return [item.label]
+    return [label for label, ignored in zip(item.boxes.labels, item.boxes.ignored, strict=True) if not ignored]
+
+
 def check_dataset(dataset: Dataset) -> tuple[Finding, ...]:
-    """All findings: counts, unreadable and tiny images, small and unequal classes, copies and leaks.
+    """All findings: counts, unreadable and tiny images, mended and small boxes, unequal classes, copies, leaks.
 
     Decodes nothing: copies that are not the same file are found where the data set was opened with a look at its
     images. A leak is an error where it concerns 0.5% of a split or more.
     """
     return (
-        *_counts(dataset), *_unreadable(dataset), *_tiny(dataset), *_class_sizes(dataset), *_copies(dataset),
+        *_counts(dataset), *_unreadable(dataset), *_boxes(dataset), *_tiny(dataset), *_class_sizes(dataset),
+        *_copies(dataset),
     )  # fmt: skip
 
 
@@ -85,7 +98,11 @@ def refuse_leaks(dataset: Dataset, findings: Iterable[Finding]) -> None:
 def _counts(dataset: Dataset) -> list[Finding]:
     counts = {split: len(getattr(dataset, split)) for split in SPLITS}
     images = ", ".join(f"{count} {split}" for split, count in counts.items() if count)
-    return [Finding("info", "counts", f"{len(dataset.classes)} classes; images: {images}")]
+    text = f"{len(dataset.classes)} classes; images: {images}"
+    if dataset.task == "detect":
+        boxes = {split: sum(counts.values()) for split, counts in class_counts(dataset).items()}
+        text += "; boxes: " + ", ".join(f"{count} {split}" for split, count in boxes.items() if counts[split])
+    return [Finding("info", "counts", text)]
 
 
 def _unreadable(dataset: Dataset) -> list[Finding]:
@@ -112,19 +129,51 @@ def _tiny(dataset: Dataset) -> list[Finding]:
     ]
 
 
+def _boxes(dataset: Dataset) -> list[Finding]:
+    """What was done to boxes, one finding of each kind; boxes too small for a detector; images without any."""
+    findings, kinds = list[Finding](), defaultdict[str, list[Note]](list)
+    for note in dataset.notes:
+        kinds[note.kind].append(note)
+    for notes in kinds.values():
+        text = f"{words(notes)}, for example in {notes[0].image}: {notes[0].text}"
+        groups = tuple((image,) for image in dict.fromkeys(note.image for note in notes))
+        findings.append(Finding("warning", "boxes", text, "look whether the annotations are right", groups))
+    sides = {item.image: _sides(item.boxes) for item in dataset.train if item.boxes}
+    small = {image: sum(side < _SMALL for side in of) for image, of in sides.items()}
+    if count := sum(small.values()):
+        share = count / sum(map(len, sides.values()))
+        text = (
+            f"{count} training boxes ({share:.1%}) have a side below {_SMALL} pixels at an input of {_INPUT} x {_INPUT}"
+        )
+        groups = tuple((image,) for image in sorted(small, key=lambda image: -small[image]) if small[image])
+        fix = "they are hard to find: train with a larger --imgsz, or cut the images into tiles"
+        findings.append(Finding("warning" if share >= _MANY_SMALL else "info", "small", text, fix, groups))
+    if empty := sum(not item.boxes.labels for item in dataset.train if item.boxes):
+        text = f"{empty} of {len(dataset.train)} training images have no boxes: they are learned as background"
+        findings.append(Finding("info", "background", text, "check that nothing was forgotten in them"))
+    return findings
+
+
+def _sides(boxes: Boxes) -> list[float]:
+    """The shorter side of each box that is not ignored, in pixels of a detector's usual input."""
+    x, y = (_INPUT / side for side in boxes.size)
+    pairs = zip(boxes.corners, boxes.ignored, strict=True)
+    return [min((x2 - x1) * x, (y2 - y1) * y) for (x1, y1, x2, y2), ignored in pairs if not ignored]
+
+
 def _class_sizes(dataset: Dataset) -> list[Finding]:
-    counts = class_counts(dataset)
+    counts, what = class_counts(dataset), "boxes" if dataset.task == "detect" else "images"
     train, findings = counts["train"], list[Finding]()
     if few := [f"{name!r} ({count})" for name, count in train.items() if count < _FEW_IMAGES]:
-        text = f"fewer than {_FEW_IMAGES} training images: {_listed(few)}"
+        text = f"fewer than {_FEW_IMAGES} training {what}: {_listed(few)}"
         findings.append(Finding("warning", "few", text, "add some, or the class will be learned poorly"))
     most, least = max(train, key=train.__getitem__), min(train, key=train.__getitem__)
     if train[most] > _IMBALANCE * train[least]:
-        text = f"unequal classes: {most!r} has {train[most]} training images, {least!r} {train[least]}"
+        text = f"unequal classes: {most!r} has {train[most]} training {what}, {least!r} {train[least]}"
         fix = "look at the accuracy of each class, not only at the mean"
         findings.append(Finding("warning", "unequal", text, fix))
     if absent := [repr(name) for name, count in counts["val"].items() if not count]:
-        text = f"no validation images, so unknown accuracy: {_listed(absent)}"
+        text = f"no validation {what}, so unknown accuracy: {_listed(absent)}"
         findings.append(Finding("warning", "absent", text, "add images that are not of one burst"))
     return findings
 
@@ -166,7 +215,9 @@ def _leak(dataset: Dataset, groups: list[_Group], files: dict[str, bytes], sourc
         others > 0
     )
     text = f"{len(pairs)} of the {split} images ({share:.1%}) are also in {source} ({', '.join(how)})"
-    fix = f"remove one copy of each, or put all images into one folder of class folders and let {split} be drawn"
+    fix = "remove one copy of each"
+    if dataset.task == "classify":
+        fix += f", or put all images into one folder of class folders and let {split} be drawn"
     if source == "val":
         return Finding("warning", "leak", text, "remove one copy of each", tuple(pairs))
     severity = "error" if share >= LEAK_SHARE else "warning"

@@ -1,7 +1,7 @@
 """Detection sets: which format lies there, and its boxes fitted to the images."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from ..errors import DataError, nearest
 from .boxes import Boxes, Mark, Note, checked, fit
 from .coco import find_coco, read_coco
 from .image import orientation
-from .layouts import Found, Record
+from .layouts import Found, Record, images_below, subfolders
+from .voc import find_voc, read_voc
+from .yolo import find_yolo, read_yolo
 
 _FEW = 5  # images whose rarest class is one, from which that class has a share of its own in a split that is drawn
 _WORDS = {
@@ -30,14 +32,34 @@ IMAGE_KINDS = ("scaled", "turned", "twice")
 def find_boxes(path: Path) -> Found | None:
     """The detection set in a folder or of a file, None where there is none. Raises DataError for a damaged one.
 
-    COCO's JSON counts before VOC's XML, and that before YOLO's text; annotations count before class folders.
+    COCO's JSON counts before VOC's XML, and that before YOLO's text; annotations count before class folders. What is
+    there and does not count, the layout says.
     """
-    if path.is_dir():
-        files = find_coco(path)
-        return read_coco(path, files) if files else None
-    if path.suffix.lower() == ".json":
-        return read_coco(path.parent, {"train": path})
-    return None
+    if not path.is_dir():
+        reader = {".json": _read_json, ".yaml": read_yolo, ".yml": read_yolo}.get(path.suffix.lower())
+        return reader(path) if reader else None
+    coco, voc, yolo = find_coco(path), find_voc(path), None
+    if coco:
+        found, others = read_coco(path, coco), ["VOC XML"] * bool(voc)
+    elif voc:
+        found, others = read_voc(path, voc), []
+    elif yolo := find_yolo(path):
+        found, others = read_yolo(yolo), []
+    else:
+        return None
+    used = {record.image for record in found.records} | {image for image, _ in found.skipped}
+    others += [f"images in {name}" for name, folder in subfolders(path).items() if _unused(folder, used)]
+    return replace(found, layout=found.layout + (f" ({', '.join(others)} not used)" if others else ""))
+
+
+def _read_json(path: Path) -> Found:
+    return read_coco(path.parent, {"train": path})
+
+
+def _unused(folder: Path, used: set[str]) -> bool:
+    """Whether a folder has images, but none that a data set uses."""
+    images = list(images_below(folder, set()))
+    return bool(images) and used.isdisjoint(images)
 
 
 def fit_boxes(
@@ -83,12 +105,12 @@ def fit_boxes(
         numbers = tuple(labels[box.label] for box in boxes)
         fitted.append(replace(record, boxes=Boxes(size, corners, numbers, tuple(box.ignored for box in boxes))))
     if not any(record.boxes and record.boxes.labels for record in fitted if record.split == "train"):
-        what = words(tuple(notes)) or (unfit[0][1] if unfit else "none is listed")
+        what = words(notes) or (unfit[0][1] if unfit else "none is listed")
         raise DataError(f"{found.path}: {found.layout}: no boxes to train on ({what}); mend the annotations")
     return _grouped(fitted), unfit, tuple(notes)
 
 
-def words(notes: tuple[Note, ...]) -> str:
+def words(notes: Sequence[Note]) -> str:
     """How many boxes and images of each kind, in one clause."""
     counts = Counter(note.kind for note in notes)
     parts = []

@@ -138,11 +138,11 @@ def _found(root: Path, splits: dict[str, Path], layout: str) -> Found:
     for split, folder in splits.items():
         for name, class_folder in subfolders(folder).items():
             label = label_name(name, f"the folder {str(class_folder)!r}")
-            for image in _images(class_folder, {root, folder}):
+            for image in images_below(class_folder, {root, folder}):
                 key = normal(Path(image).relative_to(root).as_posix())
                 records.append(Record(image, label, split, key))
         reason = "it lies beside the class folders, so it has no label"
-        skipped += [(entry.path, reason) for entry in _entries(folder) if _is_image(entry)]
+        skipped += [(entry.path, reason) for entry in entries(folder) if is_image(entry)]
     if not records:
         if skipped:
             raise DataError(f"{splits['train']}: has images, but no class folders with images; {_EXPECTED}")
@@ -176,10 +176,10 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _has_images(folder: Path) -> bool:
-    return next(_images(folder, set()), None) is not None
+    return next(images_below(folder, set()), None) is not None
 
 
-def _images(folder: Path, above: set[Path]) -> Iterator[str]:
+def images_below(folder: Path, above: set[Path]) -> Iterator[str]:
     """Image files below ``folder``, in a fixed order; each real folder once, those ``above`` never (link loops)."""
     seen = {_identity(path) for path in above}
     waiting = [str(folder)]
@@ -188,14 +188,15 @@ def _images(folder: Path, above: set[Path]) -> Iterator[str]:
         if _identity(here) in seen:
             continue
         seen.add(_identity(here))
-        for entry in _entries(here):
-            if _is_image(entry):
+        for entry in entries(here):
+            if is_image(entry):
                 yield entry.path
             elif os.path.isdir(entry.path):
                 waiting.append(entry.path)
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+def entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder by name, without hidden things."""
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
@@ -208,10 +209,11 @@ def split_of(name: str) -> str | None:
 
 def subfolders(folder: Path) -> dict[str, Path]:
     """The folders in a folder by name, without hidden ones."""
-    return {entry.name: Path(entry.path) for entry in _entries(folder) if os.path.isdir(entry.path)}
+    return {entry.name: Path(entry.path) for entry in entries(folder) if os.path.isdir(entry.path)}
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether something in a folder is called like an image."""
     return os.path.splitext(entry.name)[1].lower() in SUFFIXES and not os.path.isdir(entry.path)
 
 

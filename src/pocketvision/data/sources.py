@@ -73,10 +73,10 @@ class Dataset:
 def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Dataset:
     """A data set of images with classes or boxes from a folder, a file or ``sample:digits``.
 
-    Boxes: a folder with COCO's JSON, or such a file itself (``detection``); where there are such annotations they
-    count, and class folders do not. Class folders: ``root/CLASS/...`` or ``root/{train,val,test}/CLASS/...`` (also
-    validation, valid). CSV: a column of image paths (relative to the file, or absolute), one of labels, and if wanted
-    one of splits.
+    Boxes: a folder with COCO's JSON, VOC's XML or YOLO's text, or a COCO or YOLO (data.yaml) file itself (``coco``,
+    ``voc``, ``yolo``); where there are such annotations they count, and class folders do not. Class folders:
+    ``root/CLASS/...`` or ``root/{train,val,test}/CLASS/...`` (also validation, valid). CSV: a column of image paths
+    (relative to the file, or absolute), one of labels, and if wanted one of splits.
 
     Where nothing is marked for validation, a stratified 20% of train is, chosen by the hash of (seed, path within the
     data set): the same on every machine and in every order of files. ``check`` decodes every image; unreadable
@@ -193,9 +193,11 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
         splits["train"], splits["val"] = _cut(splits["train"], seed, bursts)
         several = sum(count > 1 for count in Counter(bursts.values()).values())
         kept = f"; {several} bursts or copies kept on one side" if several else ""
-        how = f" (val: {_VAL_SHARE:.0%} of each class, drawn with seed {seed}{kept})"
+        of = "the images" if found.task == "detect" else "each class"
+        how = f" (val: {_VAL_SHARE:.0%} of {of}, drawn with seed {seed}{kept})"
     if not splits["val"]:
-        raise DataError(f"{found.path}: no images for validation; add some, or several per class to draw them from")
+        enough = "several" if found.task == "detect" else "several per class"
+        raise DataError(f"{found.path}: no images for validation; add some, or {enough} to draw them from")
     labels = {name: index for index, name in enumerate(found.classes)}
     train, val, test = (
         tuple(Item(r.image, -1 if r.boxes else labels[r.label], r.boxes) for r in splits[split]) for split in SPLITS

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..data.check import Finding, class_counts, noun
-from ..data.sources import Dataset
+from ..data.sources import Dataset, Item
 from .html import Html, document, join, table, tag, thumbnail
 
 GROUPS, SUSPECTS, PER_GROUP, LISTED = 30, 60, 6, 200  # shown at most
 _TITLES = {
     "unreadable": "Files that were skipped",
+    "boxes": "Boxes that were changed or left out",
+    "small": "Images with small boxes",
     "tiny": "Tiny images",
     "leak": "The same picture in two splits",
     "contradiction": "One picture, two labels",
@@ -21,7 +23,7 @@ def data_page(
     dataset: Dataset, findings: Sequence[Finding], suspects: Sequence[Mapping[str, object]], how: str, next_step: str
 ) -> str:
     """The whole page. ``suspects``: image, split, label, looks_like and probability; ``how`` they were found."""
-    labels = {item.image: dataset.classes[item.label] for item in dataset.items}
+    labels = {item.image: _contents(item, dataset.classes) for item in dataset.items}
     splits = {item.image: split for split in ("train", "val", "test") for item in getattr(dataset, split)}
     where = {image: f"{split}, {labels[image]}" for image, split in splits.items()}
     sections = [("What was found", _list(findings))]
@@ -33,6 +35,12 @@ def data_page(
     body += [tag("section", tag("h2", title), content) for title, content in sections if content]
     body.append(tag("section", tag("h2", "Next"), tag("pre", tag("code", next_step), class_="wrap")))
     return document(f"{dataset.name}: the data", join(body))
+
+
+def _contents(item: Item, classes: Sequence[str]) -> str:
+    if item.boxes is None:
+        return classes[item.label]
+    return f"{len(item.boxes.labels)} {'box' if len(item.boxes.labels) == 1 else 'boxes'}"
 
 
 def _header(dataset: Dataset, findings: Sequence[Finding], suspects: Sequence[object]) -> Html:
