@@ -96,6 +96,17 @@ def test_an_image_without_boxes_teaches_background():
     assert not predicted.codes.grad.any()
 
 
+@pytest.mark.parametrize("boxes", ["smooth_l1", "giou"])
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_of_no_images_all_losses_are_0(scores, boxes):
+    head = SSDHead(classes=3, taps=HEAD.taps, anchors=HEAD.anchors, extras=(), scores=scores)
+    predicted = outputs(0, head)
+    loss = ssd_loss(predicted, (), boxes)
+    loss.backward()
+    assert loss.item() == 0
+    assert predicted.logits.grad is not None and predicted.codes.grad is not None
+
+
 def test_focal_loss_of_a_sigmoid_head():
     head = SSDHead(classes=3, taps=HEAD.taps, anchors=HEAD.anchors, extras=(), scores="sigmoid")
     predicted, crowd = outputs(1, head), truth([[0, 0, 40, 40], [60, 0, 100, 40]], [1, 0], [False, True])

@@ -67,7 +67,7 @@ def test_counts_by_hand():
     assert (len(nut.scores), nut.boxes, nut.best) == (0, 1, (1.0, 0.0, 0.0))
     assert result.metrics["map"] == pytest.approx((51 + 50 * 2 / 3) / 101 / 2)
     assert [(e.image, e.missed, e.wrong) for e in result.worst] == [("two.jpg", (0,), ()), ("one.jpg", (), (1,))]
-    assert result.n == 3
+    assert result.n == 3 and (result.metric, result.value) == ("map", result.metrics["map"])
     row = {"class": "nut", "ap": 0, "ap50": 0, "precision": 0, "recall": 0, "score": 1, "boxes": 1}
     assert result.table()[1] == row
     data = json.loads(json.dumps(result.to_dict()))

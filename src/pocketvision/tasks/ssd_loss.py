@@ -31,6 +31,8 @@ def match(anchors_A4: Tensor, truths: tuple[Truth, ...]) -> Targets:
 
     Anchors of which half lies in an ignored box, and which have no other, are not learned from.
     """
+    if not truths:  # a process may have no part of a small batch
+        return Targets(anchors_A4.new_zeros(0, len(anchors_A4), dtype=torch.int64), anchors_A4.expand(0, -1, -1))
     device, matcher = anchors_A4.device, SSDMatcher(MATCHED_IOU)
     on_device = [Truth(*(tensor.to(device) for tensor in truth)) for truth in truths]
     classes, boxes = zip(*(assign(anchors_A4, truth, matcher) for truth in on_device), strict=True)

@@ -71,6 +71,16 @@ class DetectionResult:
     worst: tuple[Errors, ...]
 
     @property
+    def metric(self) -> str:
+        """Name of the figure that decides."""
+        return "map"
+
+    @property
+    def value(self) -> float:
+        """The figure that decides, 0 to 1."""
+        return self.metrics.get("map", 0.0)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """COCO's: ``map`` (of IoUs from 0.50 to 0.95), ``ap50``, ``ap75``, ``map_small``, ``_medium``, ``_large``, each
         0 to 1, and absent where there is no such box."""
