@@ -204,7 +204,7 @@ def test_result_that_does_not_fit(tmp_path: Path):
     with pytest.raises(ConfigurationError, match="0 images of 3 classes"):
         make_report(tmp_path, confusion=np.zeros((3, 3), int))
     other = ClassificationResult(("cat", "dog"), np.ones((2, 2), int), None, ())
-    with pytest.raises(ConfigurationError, match="4 images of 2 classes.*the 3 classes of photos"):
+    with pytest.raises(ConfigurationError, match=r"4 images of 2 classes.*the 3 classes of photos"):
         make_report(tmp_path, result=other)
 
 
