@@ -113,6 +113,8 @@ def advise(
     if model is not None:
         model_spec(model)
     dataset, _ = open_checked(data, seed=options.run_seed, allow_leak=True)  # said, but nothing is trained yet
+    if dataset.task != "classify":
+        raise DataError(f"{dataset.name} is to {dataset.task}; advice is for classification so far: use train or build")
     budget = Budget(max_ms, max_mb, None, runtime, threads)
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     images, classes, tuned = len(dataset.train), len(dataset.classes), weights != "none"

@@ -10,25 +10,26 @@ from ..data.sources import Dataset
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact
 from ..measuring.latency import Latency, measure_sessions
-from ..measuring.machine import usable_cores
 from ..measuring.parity import Parity
 from ..measuring.runtimes import RUNTIMES, check_threads, open_artifact, open_model
 from ..nn.model import Model
-from ..report.content import BuildReport, Candidate, Promise
+from ..report.content import BuildReport, Candidate, EvaluationResult, Promise
 from ..report.write import write_report
 from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
-from ..training.evaluate import ClassificationResult, evaluate
 from ..zoo import MODELS, model_spec
+from .accuracy import accuracy_of
 from .checked import open_checked
-from .choose import SIZES, Limits, Option, choose, natural_size
+from .choose import Limits, Option, choose
 from .expect import expect
+from .network import SIZES, natural_size, network
 from .options import TrainOptions
 from .progress import tell
 from .remedies import diagnose_run, read_rows
 from .source import export_checked, split_file, weights_file
 from .training import TrainResult, starting_weights, train_spec
 
+TASKS = {"classify": "classification", "detect": "detection"}
 REPORTED = ("pocketvision", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -112,7 +113,7 @@ class Verified:
 
     artifact: Artifact
     parity: Parity | None
-    accuracy: ClassificationResult
+    accuracy: EvaluationResult
     latency: dict[str, Latency]
 
 
@@ -168,7 +169,8 @@ def run_build(
     stages.done("check the data")
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     stages.done("choose the model")
-    trained, info = train_spec(dataset, chosen.spec, weights, options)
+    spec = network(dataset, chosen.spec, options.head, chosen.spec.preprocessing.size)
+    trained, info = train_spec(dataset, spec, weights, options)
     _stop_if_interrupted(trained)
     stages.done("train")
     verified = _verify(trained, dataset, budget)
@@ -198,9 +200,9 @@ def run_build(
     return BuildResult(
         artifact=verified.artifact.path,
         report=report,
-        task="classification",
-        metric="top1",
-        value=verified.accuracy.top1,
+        task=TASKS[dataset.task],
+        metric=verified.accuracy.metric,
+        value=verified.accuracy.value,
         latency_ms=verified.latency[budget.runtime].median_ms,
         size_mb=verified.artifact.size_mb,
         budget=budget,
@@ -216,10 +218,10 @@ def choose_for(
 ) -> tuple[Option, list[Option], str]:
     """The chosen network, all that were considered, and the weights that training starts from."""
     natural = natural_size(dataset)
-    sizes = [options.imgsz] if options.imgsz else [size for size in SIZES if size <= natural] or [natural]
-    weights = starting_weights(options.weights, max(sizes))
+    sizes = [options.imgsz] if options.imgsz else [size for size in SIZES[dataset.task] if size <= natural] or [natural]
+    weights = starting_weights(options.weights, dataset, max(sizes))
     limits = Limits(budget.max_ms, budget.max_mb, budget.runtime, budget.threads)
-    chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits)
+    chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits, options.head)
     tell(f"chosen: {chosen.label}, {chosen.latency_ms or 0:.2f} ms ({chosen.note})")
     return chosen, considered, weights
 
@@ -231,7 +233,9 @@ def _stop_if_interrupted(trained: TrainResult) -> None:
 
 
 def _advice(trained: TrainResult, spec: ModelSpec, weights: str, dataset: Dataset) -> tuple[str, ...]:
-    """What went wrong in the training, and the accuracy that the images promised."""
+    """What went wrong in the training, and the accuracy that the images promised; of classifiers."""
+    if dataset.task != "classify":
+        return ()
     try:
         expected = expect(spec, weights, dataset.train, len(dataset.val))
     except DataError:
@@ -246,8 +250,7 @@ def _verify(trained: TrainResult, dataset: Dataset, budget: Budget) -> Verified:
     """Export the best weights and measure the file. Raises ExportError when it does not compute what the model does."""
     network, path = load_model(trained.run), weights_file(trained.run)
     artifact, parity = export_checked(network, path.with_name("model.onnx"), split_file(trained.run))
-    session = open_artifact(artifact, threads=usable_cores())
-    accuracy = evaluate(session, dataset.val, artifact.spec.preprocessing, dataset.classes)
+    _, accuracy = accuracy_of(artifact, dataset.val, dataset.classes)
     return Verified(artifact, parity, accuracy, _measure(artifact, network, budget))
 
 
@@ -277,7 +280,7 @@ def _promises(budget: Budget, verified: Verified, trained: float) -> tuple[Promi
         met = artifact.size_mb <= budget.max_mb
         promises.append(Promise("size", f"{budget.max_mb:g} MB", f"{artifact.size_mb:.2f} MB", met))
     if budget.max_drop is not None:
-        drop = 100 * (trained - verified.accuracy.top1)
+        drop = 100 * (trained - verified.accuracy.value)
         got = f"{max(0.0, drop):.2f} points"
         promises.append(
             Promise("accuracy lost by exporting", f"{budget.max_drop:g} points", got, drop <= budget.max_drop)

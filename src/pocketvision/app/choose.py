@@ -22,13 +22,13 @@ from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_classes, with_size
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo, available, downloadable, load, published
+from .network import HeadName, head_for, with_head
 from .progress import tell
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
     from torch import Tensor
 
-SIZES = (224, 192, 160, 128, 96)
 MARGIN = 0.95  # of the budget: what a candidate may take, so that the final measurement meets it on a noisy machine
 PROBE_IMAGES, PROBE_FOLDS = 1000, 3
 SMALL_IMAGE = 64  # pixels: up to this ImageNet weights have nothing to offer, and training from scratch is quick
@@ -64,17 +64,19 @@ class Limits:
 
 
 def choose(
-    dataset: Dataset, names: Sequence[str], sizes: Sequence[int], weights: str, limits: Limits
+    dataset: Dataset, names: Sequence[str], sizes: Sequence[int], weights: str, limits: Limits, head: HeadName = "auto"
 ) -> tuple[Option, list[Option]]:
     """The network and input size that promise most accuracy within the limits, and all that were considered.
 
     Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a linear
     classifier on frozen features, cross-validated on training images. Without pretrained weights there are no features
-    to probe; the lightest network is taken then, because small data cannot train a large one from scratch.
+    to probe; the lightest network is taken then, because small data cannot train a large one from scratch. Of
+    detectors, whose boxes no linear probe foretells, the one with most multiply-adds is taken.
     Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError when no
     weights can be reached.
     """
-    feasible, considered = _candidates(names, sizes, weights, len(dataset.classes), limits)
+    kind = head_for(dataset, head)
+    feasible, considered = _candidates(names, sizes, weights, (kind, len(dataset.classes)), limits)
     if not feasible and all(option.unreachable for option in considered):
         reasons = "; ".join(sorted({option.note for option in considered}))
         raise WeightsError(
@@ -84,12 +86,16 @@ def choose(
     if not feasible:
         tried = [option for option in considered if option.latency_ms and not option.unreachable]
         raise BudgetError(_nearest_feasible(tried, limits))
-    if len(feasible) > 1 and weights != "none":
-        feasible = [_probed(option, dataset, weights) for option in feasible]
-    best = max(feasible, key=lambda option: (option.accuracy or 0, option.spec.preprocessing.size))
-    why, why_not = (
-        ("best probe accuracy", "lower probe accuracy") if best.accuracy else ("largest input", "smaller input")
-    )
+    if dataset.task == "detect":
+        best = max(feasible, key=lambda option: cost(as_folded(option.spec)).madds)
+        why, why_not = "most multiply-adds within the budget", "fewer multiply-adds"
+    else:
+        if len(feasible) > 1 and weights != "none":
+            feasible = [_probed(option, dataset, weights) for option in feasible]
+        best = max(feasible, key=lambda option: (option.accuracy or 0, option.spec.preprocessing.size))
+        probed = best.accuracy is not None
+        why = "best probe accuracy" if probed else "largest input"
+        why_not = "lower probe accuracy" if probed else "smaller input"
     if len(feasible) == 1:
         only = "the lightest network" if weights == "none" else "the only one within the budget"
         why = "asked for with --model" if len(names) == 1 else only
@@ -115,20 +121,8 @@ def _probed(option: Option, dataset: Dataset, weights: str) -> Option:
     return replace(option, accuracy=accuracy)
 
 
-def natural_size(dataset: Dataset) -> int:
-    """The input size that fits the images: 224, or for smaller ones the multiple of 32 that holds their short side.
-
-    At least 64: these networks halve the resolution five times, and the last map needs more than one pixel.
-    """
-    from ..data.image import read_image
-
-    items = dataset.train[:: max(1, len(dataset.train) // 20)]
-    short = float(np.median([min(read_image(item.image).shape[:2]) for item in items]))
-    return int(min(224, max(64, -(-short // 32) * 32)))
-
-
 def _candidates(
-    names: Sequence[str], sizes: Sequence[int], weights: str, classes: int, limits: Limits
+    names: Sequence[str], sizes: Sequence[int], weights: str, head: tuple[HeadName, int], limits: Limits
 ) -> tuple[list[Option], list[Option]]:
     """What keeps to the limits and can be trained from, and what is left out with the reason.
 
@@ -148,7 +142,7 @@ def _candidates(
             left_out.append(Option(name, spec, note=note, unreachable=True))
             continue
         good = list[Option]()
-        for option in within(spec, name, sizes, classes, limits):
+        for option in within(spec, name, sizes, head, limits):
             note = f"; {option.note}" if option.note else ""
             tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{note}")
             (left_out if option.note else good).append(option)
@@ -187,14 +181,17 @@ def _why_unreachable(error: WeightsError) -> str:
     return f"no ImageNet weights: {str(error).split(': <')[0].split('. ')[0]}"
 
 
-def within(spec: ModelSpec, name: str, sizes: Sequence[int], classes: int, limits: Limits) -> Iterator[Option]:
-    """``name`` at the largest of ``sizes`` that keeps to the limits, and at the next smaller one.
+def within(
+    spec: ModelSpec, name: str, sizes: Sequence[int], head: tuple[HeadName, int], limits: Limits
+) -> Iterator[Option]:
+    """``name`` with a ``head`` for a number of classes, at the largest of ``sizes`` that keeps to the limits, and at
+    the next smaller one.
 
     Yields too slow or too large ones as well, with a note, so that the report can say what was tried.
     """
     per_madd, kept = None, 0
     for size in sorted(sizes, reverse=True):
-        sized = with_classes(with_size(spec, size, ratio=1.0), classes)
+        sized = with_head(spec, *head, size)
         madds = cost(as_folded(sized)).madds
         if per_madd and limits.max_ms and per_madd * madds > 1.3 * limits.max_ms:
             continue  # far too slow, judged by the larger one that was measured

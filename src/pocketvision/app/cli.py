@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Data = Annotated[str, typer.Argument(help="Folder of class folders, a CSV, or sample:digits")]
+Data = Annotated[str, typer.Argument(help="Folder of class folders, a CSV, COCO, VOC or YOLO boxes, or sample:NAME")]
 Source = Annotated[str, typer.Argument(help="A run folder, an exported file, or a weights file")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 Weights = Annotated[str, typer.Option(help="auto, imagenet, none, or a weights file")]
@@ -48,6 +48,10 @@ AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Train although sp
 Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
 Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
 Width = Annotated[float, typer.Option(help="Width multiplier")]
+Head = Annotated[
+    Literal["auto", "classifier", "ssdlite", "ssd", "faster_rcnn"],
+    typer.Option(help="What stands on the model; auto: what the data needs, ssdlite for boxes"),
+]
 WidthRule = Annotated[
     Literal["torchvision", "paper"], typer.Option(help="How widths are rounded: torchvision or paper")
 ]
@@ -63,6 +67,7 @@ def build(
     runtime: Runtime = "onnxruntime",
     threads: Threads = 1,
     model: Annotated[str | None, typer.Option(help="Use this model instead of choosing one")] = None,
+    head: Head = "auto",
     weights: Weights = "auto",
     recipe: Recipe = "auto",
     settings: Settings = [],  # noqa: B006  typer reads it, nobody writes
@@ -95,6 +100,7 @@ def train(
     model: Annotated[str, typer.Option(help="A name from `pocketvision models`, or a JSON file of rows")] = (
         "mobilenet_v3_small"
     ),
+    head: Head = "auto",
     weights: Weights = "auto",
     width: Width = 1.0,
     width_rule: WidthRule = "torchvision",

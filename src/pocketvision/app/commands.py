@@ -13,9 +13,10 @@ from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
 from ..measuring.parity import Parity
 from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_artifact, open_model
+from ..report.content import EvaluationResult
+from ..spec.heads import ClassifierHead
 from ..training.checkpoint import load_model
-from ..training.evaluate import ClassificationResult
-from ..training.evaluate import evaluate as evaluate_session
+from .accuracy import accuracy_of
 from .predict import Prediction, SkippedFile, label_images
 from .progress import tell
 from .source import export_checked, is_artifact, opened, split_file, weights_file
@@ -28,12 +29,12 @@ class Evaluation:
     source: str
     runtime: str
     split: str
-    result: ClassificationResult
+    result: EvaluationResult
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "metric": "top1",
-            "value": self.result.top1,
+            "metric": self.result.metric,
+            "value": self.result.value,
             "n": self.result.n,
             "source": self.source,
             "runtime": self.runtime,
@@ -59,12 +60,9 @@ def evaluate(source: str | Path, data: str | Path, *, split: str = "val", thread
     if not splits[split]:
         raise DataError(f"{data}: there are no {split} images; valid: {', '.join(k for k, v in splits.items() if v)}")
     with opened(source) as (artifact, _):
-        session = open_artifact(artifact, threads=threads or usable_cores())
         items = relabelled(splits[split], dataset, artifact)
-        result = evaluate_session(
-            session, items, artifact.spec.preprocessing, artifact.labels or dataset.classes, batch=32, workers=0
-        )
-        return Evaluation(str(source), session.runtime, split, result)
+        runtime, result = accuracy_of(artifact, items, artifact.labels or dataset.classes, threads=threads)
+        return Evaluation(str(source), runtime, split, result)
 
 
 def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
@@ -81,7 +79,13 @@ def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
 
 
 def relabelled(items: tuple[Item, ...], dataset: Dataset, artifact: Artifact) -> tuple[Item, ...]:
-    """``items`` with labels counted as the model counts them. Raises DataError for a class that the model lacks."""
+    """``items`` with labels counted as the model counts them.
+
+    Raises DataError for a class that the model lacks, ConfigurationError for a model of another task.
+    """
+    kind = "classify" if isinstance(artifact.spec.head, ClassifierHead) else "detect"
+    if kind != dataset.task:
+        raise ConfigurationError(f"{artifact.path} is made to {kind}, {dataset.name} is to {dataset.task}")
     labels = artifact.labels or dataset.classes
     unknown = [name for name in dataset.classes if name not in labels]
     if unknown:
@@ -90,7 +94,13 @@ def relabelled(items: tuple[Item, ...], dataset: Dataset, artifact: Artifact) ->
             f"{nearest(unknown[0], labels)}"
         )
     index = [labels.index(name) for name in dataset.classes]
-    return tuple(replace(item, label=index[item.label]) for item in items)
+    return tuple(_relabelled(item, index) for item in items)
+
+
+def _relabelled(item: Item, index: list[int]) -> Item:
+    if item.boxes is None:
+        return replace(item, label=index[item.label])
+    return replace(item, boxes=replace(item.boxes, labels=tuple(index[label] for label in item.boxes.labels)))
 
 
 def predict(

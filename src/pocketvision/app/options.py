@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 
+from ..data.sources import TaskName
 from ..errors import ConfigurationError, nearest
 from ..spec.transform import WidthRule
 from ..training.recipe import Device, Recipe, from_dict, from_yaml, parse_yaml
-from ..training.recipes import PUBLISHED, SMALL_DATA, finetune, scratch
+from ..training.recipes import PUBLISHED, SMALL_DATA, finetune, finetune_detector, scratch, scratch_detector
+from .network import HeadName
 
 RECIPES = ("auto", *SMALL_DATA, *PUBLISHED)
 
@@ -23,12 +25,14 @@ class TrainOptions:
     ``recipe``: "auto" (finetune from weights, else scratch), a name of ``training.recipes``, the path of a YAML file
     such as a run's args.yaml, or a Recipe. ``settings``: its fields, like "ema=0.99" or "augment.policy=randaugment".
     ``teachers``: runs or weights files that the network learns from. ``imgsz``: side of the input in pixels.
+    ``head``: "auto", which is SSDLite where the data has boxes, or "ssdlite", "ssd", "faster_rcnn", "classifier".
     ``minutes``: limit for the training. ``seed``: of every random choice; None: the recipe's, which is 0 unless it says
     otherwise. ``project``: folder for run folders.
     ``allow_leak``: train although pictures of the training images are among those that judge.
     """
 
     weights: str = "auto"
+    head: HeadName = "auto"
     width: float = 1.0
     width_rule: WidthRule = "torchvision"
     recipe: str | Recipe = "auto"
@@ -60,12 +64,12 @@ class TrainOptions:
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise ConfigurationError(f"cannot write to {place}, where run folders would go; name another (--project)")
 
-    def recipe_for(self, images: int, classes: int, *, pretrained: bool) -> Recipe:
+    def recipe_for(self, images: int, classes: int, *, pretrained: bool, task: TaskName = "classify") -> Recipe:
         """The recipe for a data set of ``images`` training images, with what the user chose instead.
 
         Raises ConfigurationError for a value out of range.
         """
-        recipe = self._named_recipe(images, classes, pretrained)
+        recipe = self._named_recipe(images, classes, pretrained, task)
         chosen: dict[str, Any] = {
             "epochs": self.epochs,
             "batch": self.batch,
@@ -89,9 +93,11 @@ class TrainOptions:
         """The seed of the run that these options describe, which draws the validation images too."""
         return self.recipe_for(1000, 10, pretrained=True).seed
 
-    def _named_recipe(self, images: int, classes: int, pretrained: bool) -> Recipe:
+    def _named_recipe(self, images: int, classes: int, pretrained: bool, task: TaskName) -> Recipe:
         if isinstance(self.recipe, Recipe):
             return self.recipe
+        if self.recipe == "auto" and task == "detect":
+            return (finetune_detector if pretrained else scratch_detector)(images, classes)
         if self.recipe == "auto":
             return (finetune if pretrained else scratch)(images, classes)
         if self.recipe in SMALL_DATA:

@@ -42,7 +42,7 @@ def diagnose_run(run: Path, *, finished: bool = True, expected: Expectation | No
     """What went wrong in a run, read from its folder; ``expected``: the accuracy that its images promised."""
     recipe, dataset = read_run(run)
     rows = read_rows(run)
-    if not rows or not dataset.val:
+    if not rows or not dataset.val or dataset.task != "classify":
         return ()
     may_end_early = recipe.time_limit_s is not None or recipe.patience
     finished = finished and bool(may_end_early or len(rows) >= recipe.epochs)

@@ -13,7 +13,8 @@ from ..errors import WeightsError
 from ..spec.transform import with_size
 from ..zoo import model_spec
 from ..zoo.weights import available
-from .choose import SMALL_IMAGE, load_whole, natural_size, normalised
+from .choose import SMALL_IMAGE, load_whole, normalised
+from .network import natural_size
 from .progress import tell
 
 NETWORKS = ("mobilenet_v2", "efficientnet_lite0", "mobilenet_v3_small", "mobileone_s0")

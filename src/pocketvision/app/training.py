@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
+from ..data import samples
 from ..data.sources import Dataset, parse_split, split_text
 from ..errors import ConfigurationError
 from ..nn.fold import has_identity_norms, unfold
 from ..nn.model import build
 from ..spec.model import ModelSpec
-from ..spec.transform import with_classes, with_size
-from ..tasks.classification import Classification
+from ..spec.transform import with_classes
+from ..tasks.named import task_named
 from ..training import distributed
 from ..training.checkpoint import BEST, create_run
 from ..training.diagnose import Remedy
@@ -23,7 +24,8 @@ from ..training.training import with_teachers
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo
 from .checked import open_checked
-from .choose import SMALL_IMAGE, load_whole, natural_size, normalised, sample
+from .choose import SMALL_IMAGE, load_whole, normalised, sample
+from .network import natural_size, network
 from .options import TrainOptions
 from .progress import show, tell
 from .ranges import warnings
@@ -74,9 +76,9 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
         options.check()
         dataset = _open(data, options)
         size = options.imgsz or natural_size(dataset)
-        weights = starting_weights(options.weights, size)
-        spec = model_spec(model, width=options.width, width_rule=options.width_rule)
-        return train_spec(dataset, with_size(spec, size, ratio=1.0), weights, options)[0]
+        backbone = model_spec(model, width=options.width, width_rule=options.width_rule)
+        spec = network(dataset, backbone, options.head, size)
+        return train_spec(dataset, spec, starting_weights(options.weights, dataset, size), options)[0]
 
 
 def _open(data: str | Path, options: TrainOptions) -> Dataset:
@@ -93,15 +95,20 @@ def _open(data: str | Path, options: TrainOptions) -> Dataset:
 def resume_training(run: Path) -> TrainResult:
     """Go on with an interrupted run, to the same result that it would have had."""
     with distributed.joined():
-        return _finish(show(resume(run, Classification())), "")
+        return _finish(show(resume(run)), "")
 
 
-def starting_weights(weights: str, size: int) -> str:
-    """What "auto" means for images of ``size`` pixels: ImageNet's weights for photos, none for small pictures."""
-    if weights == "auto" and size <= SMALL_IMAGE:
-        tell(f"small images, input of {size} px: training from scratch (ImageNet weights are for photos: --weights)")
-    small = "none" if size <= SMALL_IMAGE else "imagenet"
-    return small if weights == "auto" else weights
+def starting_weights(weights: str, dataset: Dataset, size: int) -> str:
+    """What "auto" means for images of ``size`` pixels: ImageNet's weights for photos, none for small pictures and for
+    sample data, which needs nothing from elsewhere."""
+    if weights != "auto":
+        return weights
+    sample_data = dataset.train[0].image.startswith(samples.PREFIX)
+    if size > SMALL_IMAGE and not sample_data:
+        return "imagenet"
+    why = "sample data" if sample_data else f"small images, input of {size} px"
+    tell(f"{why}: training from scratch (ImageNet weights are for photos: --weights)")
+    return "none"
 
 
 def train_spec(
@@ -109,6 +116,7 @@ def train_spec(
 ) -> tuple[TrainResult, WeightsInfo | None]:
     """Train a network on an opened data set, from ``weights``: "none", "imagenet" or a file."""
     torch.manual_seed(options.run_seed)  # of the layers that start from random weights
+    task = task_named(dataset.task)
     spec = with_classes(spec, dataset.classes)
     model, info = (build(spec), None) if weights == "none" else load_whole(spec, weights)
     if info:
@@ -116,16 +124,16 @@ def train_spec(
         if model.spec.backbone.folded or has_identity_norms(model):
             tell("these weights came folded: BatchNorm is put back with statistics of the training images")
             model = unfold(model.eval(), normalised(sample(dataset.train, UNFOLD_IMAGES), model)).train()
-    recipe = options.recipe_for(len(dataset.train), len(dataset.classes), pretrained=info is not None)
     counts = len(dataset.train), len(dataset.classes)
-    outside = warnings(options, recipe, *counts, pretrained=info is not None)
+    recipe = options.recipe_for(*counts, pretrained=info is not None, task=dataset.task)
+    outside = warnings(options, recipe, *counts, pretrained=info is not None) if dataset.task == "classify" else ()
     for text in outside:
         tell(f"warning: {text}")
     _refuse(recipe, info is not None)
-    with_teachers(Classification(), spec, replace(recipe, device="cpu"))  # what is wrong with them is said at once
+    with_teachers(task, spec, replace(recipe, device="cpu"))  # what is wrong with them is said at once
     name = options.name or spec.backbone.name
-    run = Path(distributed.from_first(lambda: bytes(create_run(options.project, Classification().name, name))).decode())
-    result = _finish(show(fit(model, Classification(), dataset, recipe, run)), weights)
+    run = Path(distributed.from_first(lambda: bytes(create_run(options.project, task.name, name))).decode())
+    result = _finish(show(fit(model, task, dataset, recipe, run)), weights)
     return replace(result, warnings=outside), info
 
 

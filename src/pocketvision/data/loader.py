@@ -35,6 +35,10 @@ class Truth(NamedTuple):
     labels: Tensor
     ignored: Tensor
 
+    def to(self, device: str) -> "Truth":
+        """The same on ``device``."""
+        return Truth(*(tensor.to(device) for tensor in self))
+
 
 @dataclass(slots=True)
 class Batch:

@@ -45,7 +45,10 @@ class Task(Protocol):
     def metric(self) -> str: ...
 
     def loss(self, outputs: Any, batch: Batch, options: LossOptions) -> Tensor:
-        """What training minimises, a float32 scalar; ``batch`` is on the device of ``outputs``."""
+        """What training minimises, a float32 scalar; ``batch`` is on the device of ``outputs``.
+
+        Of an empty batch, the share of a process that has no images left, it is 0 and still depends on ``outputs``.
+        """
         ...
 
     def imitation(self, outputs: Any, teachers: Sequence[Any], temperature: float) -> Tensor:

@@ -57,8 +57,10 @@ class Classification:
         """Mean cross-entropy of logits [B, classes] in float32.
 
         With label smoothing e the target is 1 - e + e / classes for the label and e / classes elsewhere
-        (arXiv:1512.00567 §7). Of blended images it is the blend of both labels' losses.
+        (arXiv:1512.00567 §7). Of blended images it is the blend of both labels' losses, of no images 0.
         """
+        if not batch.items:
+            return outputs.sum()
         logits_BC, smoothing = outputs.float(), options.label_smoothing
         loss = F.cross_entropy(logits_BC, batch.labels.to(outputs.device), label_smoothing=smoothing)
         if batch.mixed is None:

@@ -70,6 +70,8 @@ class Distillation:
 
     def loss(self, outputs: Any, batch: Batch, options: LossOptions) -> Tensor:
         """Scalar float32; ``batch`` holds the pixels of which ``outputs`` are the student's."""
+        if not batch.items:
+            return self.task.loss(outputs, batch, options)
         loss = self.imitation(outputs, [teacher.outputs(batch) for teacher in self.teachers], options.temperature)
         if options.hard_labels:
             loss = torch.lerp(loss, self.task.loss(outputs, batch, options), options.hard_labels)

@@ -46,6 +46,16 @@ class ClassificationResult:
         return int(self.confusion.sum())
 
     @property
+    def metric(self) -> str:
+        """Name of the figure that decides."""
+        return "top1"
+
+    @property
+    def value(self) -> float:
+        """The figure that decides, 0 to 1."""
+        return self.top1
+
+    @property
     def top1(self) -> float:
         """Share of the images whose highest score is their label's, 0 to 1."""
         return float(np.trace(self.confusion)) / self.n

@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, TrainingError
 from ..nn.fold import fold
 from ..nn.model import Model, build
 from ..tasks import Task
+from ..tasks.named import task_named
 from . import checkpoint, distributed
 from .averaging import average_records, forget_others, keep_record
 from .checkpoint import Snapshot
@@ -61,8 +62,10 @@ def fit(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) -> I
         yield from _events(training, data, "")
 
 
-def resume(run: str | Path, task: Task) -> Iterator[Event]:
+def resume(run: str | Path, task: Task | None = None) -> Iterator[Event]:
     """Go on with the run in folder ``run`` from its last checkpoint; of a finished run only the end is reported again.
+
+    ``task``: the run's own where none is given.
 
     The recipe is that of the checkpoint, the images are those of split.json. Raises TrainingError for a folder
     without a checkpoint, of another task or in which another process trains, WeightsError where every checkpoint is
@@ -73,8 +76,9 @@ def resume(run: str | Path, task: Task) -> Iterator[Event]:
         yield from _resumed(run, task)
 
 
-def _resumed(run: Path, task: Task) -> Iterator[Event]:
+def _resumed(run: Path, task: Task | None) -> Iterator[Event]:
     snapshot, data, warning = _read(run)
+    task = task or task_named(snapshot.task)
     if snapshot.task != task.name:
         raise TrainingError(f"{run} is a run of the task {snapshot.task!r}, not of {task.name!r}; resume it as that")
     recipe, progress = snapshot.recipe, snapshot.progress

@@ -118,10 +118,11 @@ class Training:
         torch.manual_seed(int(seed[0]))
         lr = learning_rate(progress.step, recipe, len(self.batches), progress.steps)
         set_rates(self.optimizer, lr, weight_decay(progress.step, recipe, progress.steps))
-        batch = mixed(batch, recipe.mixup)
+        boxes = tuple(truth.to(recipe.device) for truth in batch.boxes)
+        batch = replace(mixed(batch, recipe.mixup), boxes=boxes)
         with torch.autocast(recipe.device, torch.bfloat16, enabled=bool(recipe.amp)):
-            outputs = self.model(self.inputs(batch))
-        loss = self.task.loss(outputs, batch, recipe) if batch.items else outputs.sum()  # of nothing: 0
+            outputs = self.model(self.inputs(batch), boxes)
+        loss = self.task.loss(outputs, batch, recipe)
         value, images = distributed.backward(loss, len(batch.items), self.model)
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")
@@ -269,6 +270,9 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
             f"the model has {model.spec.head.classes} classes, {data.name} has {len(data.classes)}; "
             "build the model with as many as the data has"
         )
+    if data.task != "classify" and (recipe.mixup or recipe.head_first):
+        field = "mixup" if recipe.mixup else "head_first"
+        raise ConfigurationError(f"{field} is for classification, {data.name} is to {data.task}; leave it out")
     if recipe.batch < 2 * distributed.world():
         raise ConfigurationError(
             f"batch={recipe.batch} is too small for {distributed.world()} processes, of which each needs 2 images; "
