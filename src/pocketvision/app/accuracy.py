@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from ..data.sources import Item
+from ..errors import ExportError
 from ..exporting.artifact import Artifact
 from ..measuring.machine import usable_cores
 from ..measuring.runtimes import open_artifact
 from ..report.content import EvaluationResult
 from ..spec.heads import ClassifierHead
 from ..training.evaluate import evaluate
-from ..training.evaluate_detection import evaluate_detector
 
 
 def accuracy_of(
@@ -20,5 +20,4 @@ def accuracy_of(
     if isinstance(artifact.spec.head, ClassifierHead):
         session = open_artifact(artifact, threads=threads)
         return session.runtime, evaluate(session, items, preprocessing, classes)
-    detector = detector_session(artifact, threads=threads)
-    return detector.runtime, evaluate_detector(detector, items, preprocessing, classes)
+    raise ExportError(f"{artifact.path}: detectors cannot be evaluated in their runtime yet")

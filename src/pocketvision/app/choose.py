@@ -19,7 +19,7 @@ from ..nn.load import load_model
 from ..nn.model import Model, build
 from ..spec.cost import cost
 from ..spec.model import ModelSpec
-from ..spec.transform import as_folded, with_classes, with_size
+from ..spec.transform import as_folded, with_size
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo, available, downloadable, load, published
 from .network import HeadName, head_for, with_head

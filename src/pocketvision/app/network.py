@@ -1,12 +1,11 @@
 """A backbone of the zoo -> the network for a task."""
 
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from ..data.sources import Dataset, TaskName
 from ..errors import ConfigurationError, nearest
-from ..spec.anchors import fit_anchors
 from ..spec.detectors import with_ssd
 from ..spec.faster_rcnn import with_faster_rcnn
 from ..spec.model import ModelSpec
@@ -41,8 +40,7 @@ def head_for(dataset: Dataset, head: HeadName) -> HeadName:
 
 def network(dataset: Dataset, spec: ModelSpec, head: HeadName, size: int) -> ModelSpec:
     """The network that is trained on ``dataset``: the head that it needs, and anchors like the boxes that it has."""
-    made = with_head(spec, head_for(dataset, head), dataset.classes, size)
-    return fit_anchors(made, dataset.train) if dataset.task == "detect" else made
+    return with_head(spec, head_for(dataset, head), dataset.classes, size)
 
 
 def natural_size(dataset: Dataset) -> int:

@@ -5,6 +5,7 @@ the papers and of TorchVision, for ImageNet, COCO and VOC. Their learning rates 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from ..data.transforms import Augment
@@ -48,6 +49,27 @@ def scratch(images: int, classes: int) -> Recipe:
         ema=0.99,
         augment=Augment(scale=(0.6, 1.0), flip=0.0),
     )
+
+
+def finetune_detector(images: int, classes: int) -> Recipe:
+    """From ImageNet weights to boxes in some hundred or thousand images: AdamW, EMA, warm-up, clipped gradients."""
+    return Recipe(
+        epochs=_epochs(images, 8_000, 10, 60),
+        batch=16,
+        optimizer="adamw",
+        lr=1e-3,
+        warmup_epochs=1,
+        weight_decay=0.05,
+        bn_momentum=0.1,
+        ema=0.99,
+        clip_norm=10.0,
+    )
+
+
+def scratch_detector(images: int, classes: int) -> Recipe:
+    """Boxes without pretrained weights: the same for three times as long."""
+    tuned = finetune_detector(images, classes)
+    return replace(tuned, epochs=_epochs(images, 24_000, 10, 150))
 
 
 def mobilenet_v2() -> Recipe:
