@@ -8,8 +8,11 @@ from ..data.sources import Dataset, TaskName
 from ..errors import ConfigurationError, nearest
 from ..spec.detectors import with_ssd
 from ..spec.faster_rcnn import with_faster_rcnn
+from ..spec.heads import SSDHead
 from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
+from ..training.anchors import with_fitted_anchors
+from .progress import tell
 
 HeadName = Literal["auto", "classifier", "ssdlite", "ssd", "faster_rcnn"]
 DETECTORS = ("ssdlite", "ssd", "faster_rcnn")
@@ -40,7 +43,13 @@ def head_for(dataset: Dataset, head: HeadName) -> HeadName:
 
 def network(dataset: Dataset, spec: ModelSpec, head: HeadName, size: int) -> ModelSpec:
     """The network that is trained on ``dataset``: the head that it needs, and anchors like the boxes that it has."""
-    return with_head(spec, head_for(dataset, head), dataset.classes, size)
+    made = with_head(spec, head_for(dataset, head), dataset.classes, size)
+    if not isinstance(made.head, SSDHead):
+        return made
+    fitted, fit = with_fitted_anchors(made, [item.boxes for item in dataset.train if item.boxes])
+    if fit:
+        tell(str(fit))
+    return fitted
 
 
 def natural_size(dataset: Dataset) -> int:
