@@ -105,6 +105,11 @@ class MobileOneUnit(nn.Module):
             y_BCHW = y_BCHW + path(x_BCHW)
         return self.act(self.se(y_BCHW))
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether the branches are merged."""
+        return cast(ConvNorm, self.branches[0]).is_folded
+
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one convolution that all branches add up to (FACTS B16)."""
         kernels, biases = zip(*(cast(ConvNorm, branch).kernel_and_bias() for branch in self.branches), strict=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
+from ..spec.heads import SSDHead
 from ..spec.transform import as_folded, with_branches
 from .blocks import MobileOneUnit
 from .layers import ConvNorm, scale_and_shift
@@ -26,11 +27,12 @@ def fold(model: Model) -> Model:
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         deploy = Model(as_folded(model.spec))
     state = dict(model.state_dict())
-    if not model.spec.backbone.folded:
-        for name, unit in _units(model):
-            weight, bias = unit.kernel_and_bias()
-            stem = f"{name}.branches.0.conv" if isinstance(unit, MobileOneUnit) else f"{name}.conv"
-            state |= {f"{stem}.weight": weight, f"{stem}.bias": bias}
+    for name, unit in _units(model):
+        if unit.is_folded:
+            continue
+        weight, bias = unit.kernel_and_bias()
+        stem = f"{name}.branches.0.conv" if isinstance(unit, MobileOneUnit) else f"{name}.conv"
+        state |= {f"{stem}.weight": weight, f"{stem}.bias": bias}
     deploy.load_state_dict({name: state[name].clone() for name in deploy.state_dict()}, assign=True)
     return deploy.eval()
 
@@ -52,13 +54,16 @@ def unfold(model: Model, batches: Iterable[Tensor]) -> Model:
     MobileOne's merged branches cannot be told apart again: the first branch carries the whole function, and the
     1x1 and skip branches beside it start at zero. Returns a new model in eval mode. A model that has BatchNorm
     already is copied and recalibrated, which is what weights with identity BatchNorms need.
+    A detector's head that was not folded is new, and so are its BatchNorms: they stay as they are.
     """
+    head = model.spec.head
+    untouched = "head." if isinstance(head, SSDHead) and not head.folded else None
     if not model.spec.backbone.folded:
-        return recalibrate(copy.deepcopy(model).eval(), batches)
+        return recalibrate(copy.deepcopy(model).eval(), batches, untouched)
     parameter = next(model.parameters())
     train_form = build(with_branches(as_folded(model.spec, folded=False), 1)).to(parameter.device, parameter.dtype)
     _carry_over(model.state_dict(), train_form)
-    return recalibrate(train_form.eval(), batches)
+    return recalibrate(train_form.eval(), batches, untouched)
 
 
 def _carry_over(folded: dict[str, Tensor], model: Model) -> None:
@@ -80,13 +85,15 @@ def _carry_over(folded: dict[str, Tensor], model: Model) -> None:
 
 
 @torch.no_grad()
-def recalibrate(model: Model, batches: Iterable[Tensor]) -> Model:
+def recalibrate(model: Model, batches: Iterable[Tensor], untouched: str | None = None) -> Model:
     """Set every BatchNorm's running statistics to those of ``batches`` and let gamma and beta undo the change.
 
     The function of the model in eval mode stays the same; in train mode it now nearly is the same too. Changes
-    ``model`` in place and returns it. ``batches``: normalised images [B, 3, H, W].
+    ``model`` in place and returns it. ``batches``: normalised images [B, 3, H, W]. ``untouched``: how the names of
+    modules begin that are left out.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    named = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d))
+    norms = [module for name, module in named if untouched is None or not name.startswith(untouched)]
     sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms}
 
     def record(norm: nn.Module, inputs: tuple[Tensor]) -> None:

@@ -129,6 +129,11 @@ class ConvNorm(nn.Module):
         """Whether the unit trains, but not with the statistics of batches."""
         return self.training and isinstance(self.bn, nn.BatchNorm2d) and not self.bn.training
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether the unit has no BatchNorm (any more)."""
+        return not isinstance(self.bn, nn.BatchNorm2d)
+
     def kernel_and_bias(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one convolution that this pair computes in eval mode (S3 §3.3; FACTS B16)."""
         assert isinstance(self.bn, nn.BatchNorm2d)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..files import write_bytes
+from ..spec.heads import ClassifierHead
 from ..spec.model import ModelSpec, to_json
 from ..zoo.keymaps import COUNTER, first
 from ..zoo.weights import Weights, WeightsInfo, load
@@ -24,10 +25,15 @@ def load_model(spec: ModelSpec | None, source: str | Path) -> tuple[Model, Weigh
     """A model in train mode with weights of ``source``, and what is to be known of them.
 
     ``model.spec`` has the padding, BatchNorm epsilon, preprocessing and class names of the weights. Another number
-    of classes than the file's, or other names, leave the classifier at its initialisation (``info.classifier``).
+    of classes than the file's, or other names, leave the classifier at its initialisation (``info.classifier``); a head
+    that the file has not, such as a detector's in a classifier's file, stays at its initialisation (``info.head``).
     ``spec=None``: the network that the file itself describes. See ``zoo.weights.load``. Raises WeightsError.
     """
     weights = load(spec, source)
+    if not isinstance(weights.spec.head, ClassifierHead) or not weights.info.head:
+        model = build(weights.spec)
+        _fill(model, weights.state, weights)
+        return model, weights.info
     state, labels = weights.state, imagenet_labels() if weights.labels is None else weights.labels
     classes = len(state[f"{CLASSIFIER}.weight"]) if f"{CLASSIFIER}.weight" in state else 0
     if spec is None and classes:
@@ -49,9 +55,10 @@ def _with_labels(spec: ModelSpec, labels: tuple[str, ...], classes: int) -> Mode
 
 
 def _fill(model: Model, state: dict[str, Tensor], weights: Weights) -> None:
-    """Load ``state`` where names and shapes are right; the classifier and BatchNorm's counters may be absent."""
+    """Load ``state`` where names and shapes are right; what stays fresh and BatchNorm's counters may be absent."""
     own, path = model.state_dict(), weights.info.path
-    missing = [name for name in own.keys() - state.keys() if not name.startswith(CLASSIFIER) and COUNTER not in name]
+    absent = own.keys() - state.keys()
+    missing = [name for name in absent if not name.startswith(weights.fresh) and COUNTER not in name]
     extra = sorted(state.keys() - own.keys())
     if missing or extra:
         raise WeightsError(

@@ -45,7 +45,8 @@ def with_ssd(
         separable=separable,
         folded=spec.backbone.folded,
     )
-    return with_size(replace(spec, head=head, labels=labels), size, ratio=1.0)
+    spec = with_size(replace(spec, head=head, labels=labels), size, ratio=1.0)
+    return replace(spec, preprocessing=replace(spec.preprocessing, fit="stretch"))
 
 
 def ssd_taps(backbone: BackboneSpec, inside: bool | None = None) -> tuple[Tap, Tap]:

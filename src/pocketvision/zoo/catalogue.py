@@ -8,6 +8,7 @@ timm's results-imagenet.csv and release notes, arXiv:2206.04040 Table 9.
 
 from dataclasses import dataclass, replace
 
+from ..spec.heads import ClassifierHead
 from ..spec.model import BackboneSpec, ModelSpec, Padding, Preprocessing
 from ..spec.rows import MobileOneConv, Row
 
@@ -47,17 +48,24 @@ class Entry:
     def spec(self) -> ModelSpec:
         """The network that these weights fill."""
         from . import model_spec
+        from .coco import DETECTORS
 
+        if self.model in DETECTORS:
+            return DETECTORS[self.model]()
         spec = model_spec(self.model, width=self.width)
         backbone = replace(spec.backbone, padding=self.padding, bn_eps=self.bn_eps)
         return replace(spec, backbone=backbone, preprocessing=self.preprocessing)
 
 
 def same_weights(a: ModelSpec, b: ModelSpec) -> bool:
-    """Whether weights of one network have the shapes that the other needs, folding and number of classes apart."""
+    """Whether weights of one network have the shapes that the other needs, folding and number of classes apart.
+
+    What is not shared by a classifier and a detector is apart too: the head.
+    """
+    both = isinstance(a.head, ClassifierHead) and isinstance(b.head, ClassifierHead)
     return (
         a.backbone.name == b.backbone.name
-        and a.classifier.hidden == b.classifier.hidden
+        and (not both or a.classifier.hidden == b.classifier.hidden)
         and _shapes(a.backbone) == _shapes(b.backbone)
     )
 

@@ -1,4 +1,5 @@
 """Names of the weights in torchvision's, timm's, Apple's and EfficientNet-PyTorch's files, from the rows of a table.
+Those of detectors' heads stand in ``keymaps_ssd``.
 
 A map goes from our name of each layer with weights to theirs; what follows the layer's name (``weight``,
 ``running_var``) is the same everywhere.
@@ -12,8 +13,18 @@ from ..errors import ConfigurationError, WeightsError
 from ..spec.model import BackboneSpec, ModelSpec
 from ..spec.rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv
 from .keymaps_rcnn import of_today, torchvision_rcnn
+from .keymaps_ssd import from_tensorflow, torchvision_ssdlite
 
-Layout = Literal["pocketvision", "torchvision", "timm", "apple", "efficientnet_pytorch", "torchvision_rcnn"]
+Layout = Literal[
+    "pocketvision",
+    "torchvision",
+    "timm",
+    "apple",
+    "efficientnet_pytorch",
+    "torchvision_rcnn",
+    "torchvision_ssdlite",
+    "tensorflow_ssdlite",
+]
 State = Mapping[str, Any]  # name -> torch.Tensor; this layer does not import torch
 Pairs = Iterator[tuple[str, str]]  # our layer, their layer
 
@@ -32,6 +43,8 @@ def layout_of(state: State) -> Layout:
         "stem.reparam_conv.": "timm",
         "stage0.": "apple",
         "_conv_stem.": "efficientnet_pytorch",
+        "head.classification_head.module_list.": "torchvision_ssdlite",
+        "extras.0.reduce.": "tensorflow_ssdlite",
     }
     for sign, layout in signs.items():
         if any(name.startswith(sign) for name in state):
@@ -60,6 +73,8 @@ def to_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """
     if layout == "pocketvision":
         return dict(state)
+    if layout == "tensorflow_ssdlite":
+        return from_tensorflow(state, dict(_torchvision_v2(spec)), spec)
     if layout == "torchvision_rcnn":
         state = of_today(state)
     theirs = {their: our for our, their in layer_names(spec, layout).items()}
@@ -117,9 +132,10 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
         raise WeightsError(
             f"{layout} has no folded {backbone.name}; give the model as it was before folding, or unfold it first"
         )
-    if layout == "torchvision_rcnn":
+    if layout in ("torchvision_rcnn", "torchvision_ssdlite"):
         make = _torchvision_v3 if backbone.name.startswith("mobilenet_v3") else _torchvision_v2
-        return dict(torchvision_rcnn(make(spec), spec))
+        rename = torchvision_rcnn if layout == "torchvision_rcnn" else torchvision_ssdlite
+        return dict(rename(make(spec), spec))
     if is_mobileone and layout in ("timm", "apple"):
         pairs = _mobileone(spec, layout)
     elif layout == "timm":
@@ -295,25 +311,6 @@ def _efficientnet_pytorch(spec: ModelSpec) -> Pairs:
     yield "head.linear", "_fc"
 
 
-# our layer -> theirs, inside one MobileOne convolution
-MOBILEONE_WORDS = {
-    "timm": {
-        "branches": "conv_kxk",
-        "scale": "conv_scale",
-        "skip": "identity",
-        "se.reduce": "attn.fc1",
-        "se.expand": "attn.fc2",
-    },
-    "apple": {
-        "branches": "rbr_conv",
-        "scale": "rbr_scale",
-        "skip": "rbr_skip",
-        "se.reduce": "se.reduce",
-        "se.expand": "se.expand",
-    },
-}
-
-
 def _mobileone(spec: ModelSpec, layout: Literal["timm", "apple"]) -> Pairs:
     """MobileOne's two convolutions per block are two entries of a stage there."""
     backbone = spec.backbone
@@ -358,6 +355,7 @@ def _mobileone_unit(row: MobileOneConv, kernel: int, *, skip: bool, folded: bool
         yield "se.expand"
 
 
+# our layer -> theirs, inside one MobileOne convolution
 MOBILEONE_WORDS = {
     "timm": {"branches": "conv_kxk", "scale": "conv_scale", "skip": "identity", "reduce": "fc1", "expand": "fc2"},
     "apple": {"branches": "rbr_conv", "scale": "rbr_scale", "skip": "rbr_skip"},

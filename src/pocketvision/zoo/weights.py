@@ -16,10 +16,13 @@ from typing import Any
 
 from ..errors import ConfigurationError, PocketvisionError, WeightsError
 from ..files import write_atomic, write_text
+from ..spec.heads import ClassifierHead
 from ..spec.model import ModelSpec, from_json
 from ..spec.rows import check
-from ..spec.transform import as_folded, with_backbone, with_size
-from .catalogue import CATALOGUE, Entry, same_weights
+from ..spec.transform import as_folded, with_backbone
+from .adapt import Fresh, adapted, sketch, with_head_of_caller, with_head_of_file
+from .catalogue import CATALOGUE, HALF, Entry, same_weights
+from .coco import COCO
 from .keymaps import Layout, first, is_folded, layout_of, to_ours
 
 FOLDER, CACHE = "POCKETVISION_WEIGHTS", "POCKETVISION_CACHE"
@@ -37,6 +40,7 @@ class WeightsInfo:
     ``folded``: BatchNorm came merged into the convolutions; unfold (``nn.fold.unfold``) before fine-tuning.
     ``verified``: the file's sha256 is the published one. ``top1``: published ImageNet accuracy in percent.
     ``classifier``: whether the last layer was loaded; not when another number or other names of classes were asked.
+    ``head``: whether what else stands on the backbone was; not when a classifier's weights start a detector.
     """
 
     path: Path
@@ -47,6 +51,7 @@ class WeightsInfo:
     top1: float | None = None
     verified: bool = False
     classifier: bool = True
+    head: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,14 @@ class Weights:
     """A state dict with our names, and the network that it fills: padding, epsilon and preprocessing included.
 
     ``labels``: class names of the file's classifier; None when they are ImageNet's; () when nobody said.
+    ``fresh``: how the names of tensors begin that the state may lack, because they stay as they were initialised.
     """
 
     state: dict[str, Any]
     spec: ModelSpec
     info: WeightsInfo
     labels: tuple[str, ...] | None
+    fresh: Fresh = ("head.linear",)
 
 
 def load(spec: ModelSpec | None, source: str | Path) -> Weights:
@@ -87,49 +94,35 @@ def load(spec: ModelSpec | None, source: str | Path) -> Weights:
 
 def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: ModelSpec | None) -> Weights:
     layout, known = layout_of(state), recognise(path)
-    info = WeightsInfo(path, layout, folded=is_folded(state))
+    folded = is_folded({name: value for name, value in state.items() if not name.startswith("head.")})
+    info = WeightsInfo(path, layout, folded=folded)
     labels: tuple[str, ...] | None = said.labels if said else ()
     if known:
         entry, verified = known
-        said, labels = entry.spec(), None
-        folded = entry.folded or info.folded
-        info = replace(info, folded=folded, source=entry.source, licence=entry.licence, top1=entry.top1)
+        said, labels = entry.spec(), entry.spec().labels if entry in COCO else None
+        info = replace(info, folded=entry.folded or folded, source=entry.source, licence=entry.licence, top1=entry.top1)
         info = replace(info, verified=verified)
-    if spec is None:
-        if said is None:
-            raise WeightsError("the file does not say which network it holds; name it, e.g. --model mobilenet_v2")
-        spec = said
-    elif said:
-        spec = _adapted(spec, said)
+    asked = spec or said
+    if asked is None:
+        raise WeightsError("the file does not say which network it holds; name it, e.g. --model mobilenet_v2")
+    spec = with_head_of_file(asked, said, layout)
+    if said:
+        spec = adapted(spec, said)
     elif layout == "timm":
         spec = with_backbone(spec, bn_eps=1e-3 if spec.backbone.padding == "same" else 1e-5)
     elif layout == "torchvision_rcnn":
         spec = with_backbone(spec, bn_eps=1e-5)  # torch's own: it builds the backbone without its classifier's 1e-3
-    spec = as_folded(spec, is_folded(state))
-    return Weights(to_ours(state, spec, layout), spec, info, labels)
-
-
-def _adapted(spec: ModelSpec, said: ModelSpec) -> ModelSpec:
-    """The caller's network with what the weights' own network ``said`` of padding, epsilon, branches and scaling."""
-    if not same_weights(spec, said):
-        raise WeightsError(
-            f"these are weights of {_sketch(said)}, which do not fit {_sketch(spec)}; build the network that they fit"
-        )
-    pairs = zip(spec.backbone.rows, said.backbone.rows, strict=True)
-    rows = tuple(replace(row, stride=own.stride, dilation=own.dilation, act=own.act) for own, row in pairs)
-    return replace(
-        with_size(said, spec.preprocessing.size),
-        backbone=replace(said.backbone, rows=rows),
-        head=spec.head,
-        labels=spec.labels,
-    )
-
-
-def _sketch(spec: ModelSpec) -> str:
-    """A network in a few words, for an error message."""
-    widths = [row.out for row in spec.backbone.rows]
-    hidden = f", hidden {spec.classifier.hidden}" if spec.classifier.hidden else ""
-    return f"{spec.backbone.name} ({len(widths)} rows, {widths[0]} to {widths[-1]} channels{hidden})"
+    elif layout == "torchvision_ssdlite":
+        spec = replace(spec, preprocessing=replace(spec.preprocessing, mean=HALF.mean, std=HALF.std))
+    if layout != "pocketvision" or not said:
+        spec = as_folded(spec, folded or layout == "tensorflow_ssdlite")
+    ours = to_ours(state, spec, layout)
+    if isinstance(asked.head, ClassifierHead) and isinstance(spec.head, ClassifierHead):
+        return Weights(ours, spec, info, labels)
+    spec, fresh = with_head_of_caller(spec, labels or (), asked)
+    ours = {name: tensor for name, tensor in ours.items() if not name.startswith(fresh)}
+    info = replace(info, classifier=not fresh, head=fresh != ("head.",))
+    return Weights(ours, spec, info, spec.labels, fresh)
 
 
 def read(path: Path) -> tuple[dict[str, Any], ModelSpec | None]:
@@ -215,7 +208,7 @@ def published(spec: ModelSpec) -> Path:
     if entry is None:
         names = sorted({entry.model for entry in CATALOGUE})
         raise WeightsError(
-            f"no published ImageNet weights are known for this {_sketch(spec)}; at width 1 there are some for "
+            f"no published ImageNet weights are known for this {sketch(spec)}; at width 1 there are some for "
             f"{', '.join(names)}. Start without weights, or name a file of your own"
         )
     return _download(entry)
@@ -275,7 +268,7 @@ def recognise(path: Path) -> tuple[Entry, bool] | None:
         sha256 = _cached_sha256(path)
     except OSError:
         return None
-    for entry in CATALOGUE:
+    for entry in (*CATALOGUE, *COCO):
         if sha256 in entry.copies or (entry.sha256 and sha256.startswith(entry.sha256)):
             return entry, True
         if not entry.sha256 and entry.file == path.name:
