@@ -294,3 +294,17 @@ def test_folding_leaves_the_outputs():
         after: RegionOutputs = fold(model)(x_BCHW)
     torch.testing.assert_close(after.regions, before.regions, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after.logits, before.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_precision_changes_little():
+    torch.manual_seed(0)
+    model, x_BCHW = build(tiny()), torch.randn(2, 3, 64, 64)
+    losses = list[dict[str, Tensor]]()
+    for amp in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            outputs = model(x_BCHW, [truth((8, 8, 24, 24)), truth()])
+        losses.append(region_losses(outputs))
+        assert {loss.dtype for loss in losses[-1].values()} == {torch.float32}
+        sum(losses[-1].values(), torch.tensor(0.0)).backward()
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.01)
