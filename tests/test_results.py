@@ -106,6 +106,21 @@ def test_seconds_of_a_peer_come_from_its_fastest_round(script):
     assert seconds("fastai", 3, times) == [6.0, 17.0, 28.0]
 
 
+def test_detectors_have_the_size_that_the_papers_print(script):
+    counts = script("detection_counts")
+    lines = [counts.counted(row) for row in counts.rows()]
+    assert json.loads(counts.RESULTS.read_text())["rows"] == lines
+    variants = {"MnasNet, stage outputs", "V3 halved as RF2", "V3 halved, torchvision's anchors"}
+    variants |= {"V3-Small halved as RF2"}
+    compared = [line for line in lines if "difference_percent" in line and line["row"] not in variants]
+    assert len(compared) == 15  # S1: 11, S4: 4
+    for line in compared:
+        off = line["difference_percent"]
+        assert abs(off["params"]) < 1.1, line
+        unexplained = abs(line["ours"]["madds_b"] - line["paper"]["madds_b"])
+        assert unexplained < 0.012 or line["row"] == "SSDLite", line
+
+
 def test_results_are_json(script):
     for path in (ROOT / "benchmarks" / "results").rglob("*.json"):
         json.loads(path.read_text())
