@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ConfigurationError, DataError
 from ..spec.model import Preprocessing
-from .box_transforms import augmented_scene, placed
+from .box_transforms import Scene, augmented_scene, mosaic, placed
 from .cache import ImageCache, cache_limit
 from .disk import DiskCache, cache_folder, image_key
 from .sources import Item
@@ -88,6 +88,8 @@ class ImageLoader:
             raise DataError("there are no images to load; check that this part of the data set is not empty")
         if batch < 1 or workers < 0 or seed < 0:
             raise ConfigurationError(f"{batch=}, {workers=}, {seed=}; valid: batch from 1, workers and seed from 0")
+        if len({item.boxes is None for item in items}) > 1:
+            raise ConfigurationError("some of the items have boxes and some have not; give those of one data set")
         if any(item.boxes for item in items) and preprocessing.fit != "stretch":
             raise ConfigurationError(f'fit={preprocessing.fit!r} would cut boxes off; nearest valid: fit="stretch"')
         self.items, self.batch, self.augment = tuple(items), batch, augment
@@ -177,15 +179,24 @@ class _Reader:
     __getitem__ = __call__  # what torch's DataLoader asks for
 
     def _sample(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
-        image, boxes, p = self._kept(index), self.items[index].boxes, self.preprocessing
-        scene = placed(boxes, image) if boxes else None
+        """The pixels of a sample and, of one with boxes, what its ``Truth`` is made of."""
+        p, boxed = self.preprocessing, self.items[index].boxes is not None
         if self.augment is None:
-            return scene or (image,)
+            return self._scene(index) if boxed else (self._kept(index),)
         seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed every accelerator
-        if scene:
-            return augmented_scene(scene, p.size, self.augment, p.interpolation)
-        return (augmented(image, p.size, self.augment, p.interpolation),)
+        if not boxed:
+            return (augmented(self._kept(index), p.size, self.augment, p.interpolation),)
+        if self.augment.mosaic and torch.rand(()).item() < self.augment.mosaic:
+            indices = [index, *torch.randint(len(self.items), (3,)).tolist()]
+            return mosaic([self._scene(index) for index in indices], p.size, self.augment, p.interpolation)
+        return augmented_scene(self._scene(index), p.size, self.augment, p.interpolation)
+
+    def _scene(self, index: int) -> Scene:
+        """What is cached of an image, with its boxes in its pixels."""
+        boxes = self.items[index].boxes
+        assert boxes is not None
+        return placed(boxes, self._kept(index))
 
     @property
     def _kept_side(self) -> int:

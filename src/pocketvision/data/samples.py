@@ -1,4 +1,4 @@
-"""Sample data that needs no download: scikit-learn's scanned handwritten digits."""
+"""Sample data that needs no download: scikit-learn's scanned handwritten digits, alone or in scenes."""
 
 import hashlib
 from functools import cache
@@ -10,20 +10,33 @@ from PIL import Image
 from ..errors import DataError, nearest
 
 PREFIX = "sample:"
-DIGITS = "sample:digits"
+DIGITS, SCENES = "sample:digits", "sample:digit-scenes"
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 _SIDE = 32
 _VAL_SHARE = 0.2
 
 
 def read_sample(image: str) -> np.ndarray:
-    """The sample ``sample:digits/N`` as uint8 [32, 32, 3], white on black. Raises DataError for another name."""
+    """The sample ``sample:digits/N``, uint8 [32, 32, 3], white on black, or ``sample:digit-scenes/N`` (``scenes``).
+
+    Raises DataError for another name.
+    """
     name, _, number = image.partition("/")
     check_sample(name)
-    pixels, _ = _digits()
-    if not (number.isdecimal() and int(number) < len(pixels)):
-        raise DataError(f"{image}: there is no such sample; valid: {DIGITS}/0 to {DIGITS}/{len(pixels) - 1}")
-    return np.repeat(pixels[int(number), :, :, None], 3, axis=2)
+    if name == SCENES:
+        from . import scenes  # which is made of these digits
+
+        count = scenes.TRAIN + scenes.VAL
+    else:
+        scenes, count = None, len(digit_images())
+    if not (number.isdecimal() and int(number) < count):
+        raise DataError(f"{image}: there is no such sample; valid: {name}/0 to {name}/{count - 1}")
+    return scenes.scene(int(number))[0] if scenes else np.repeat(digit_images()[int(number), :, :, None], 3, axis=2)
+
+
+def digit_images() -> np.ndarray:
+    """The samples' ink by number: uint8 [1797, 32, 32], white on black."""
+    return _digits()[0]
 
 
 def digit_labels() -> tuple[int, ...]:
@@ -44,8 +57,8 @@ def digit_split() -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def check_sample(name: str) -> None:
     """Raises DataError when ``name`` is no embedded sample data set."""
-    if name != DIGITS:
-        raise DataError(f"{name}: there is no such sample data; {nearest(name, [DIGITS])}")
+    if name not in (DIGITS, SCENES):
+        raise DataError(f"{name}: there is no such sample data; {nearest(name, [DIGITS, SCENES])}")
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Literal
 
 from .. import files
 from ..errors import DataError, nearest
-from . import samples
+from . import samples, scenes
 from .boxes import Boxes, Note
 from .bursts import bursts_of
 from .detection import find_boxes, fit_boxes, words
@@ -71,7 +71,8 @@ class Dataset:
 
 
 def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Dataset:
-    """A data set of images with classes or boxes from a folder, a file or ``sample:digits``.
+    """A data set of images with classes or boxes from a folder, a file, ``sample:digits`` or
+    ``sample:digit-scenes``.
 
     Boxes: a folder with COCO's JSON, VOC's XML or YOLO's text, or a COCO or YOLO (data.yaml) file itself (``coco``,
     ``voc``, ``yolo``); where there are such annotations they count, and class folders do not. Class folders:
@@ -85,7 +86,7 @@ def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Data
     Raises DataError with the path and the fix for anything that is not such a data set.
     """
     if str(data).startswith(samples.PREFIX):
-        return _digits(str(data))
+        return _sample(str(data))
     path = Path(os.path.abspath(Path(data).expanduser()))
     if not path.exists():
         raise DataError(f"{path}: there is no such folder or file; check the path")
@@ -154,14 +155,31 @@ def _item(image: object, label: object, boxes: list | None = None) -> Item:
     )
 
 
-def _digits(name: str) -> Dataset:
+def _sample(name: str) -> Dataset:
     samples.check_sample(name)
-    labels = samples.digit_labels()
-    train, val = (
-        tuple(Item(f"{name}/{number}", labels[number]) for number in numbers) for numbers in samples.digit_split()
+    classes = samples.DIGIT_CLASSES
+    if name == samples.SCENES:
+        items = tuple(Item(f"{name}/{number}", -1, boxes) for number, boxes in enumerate(scenes.scene_boxes()))
+        train, val = items[: scenes.TRAIN], items[scenes.TRAIN :]
+        what = "scenes of scikit-learn's scanned digits"
+    else:
+        labels = samples.digit_labels()
+        train, val = (
+            tuple(Item(f"{name}/{number}", labels[number]) for number in numbers) for numbers in samples.digit_split()
+        )
+        what = "scikit-learn's scanned digits"
+    description = f"{what}: {len(classes)} classes, {len(train)} train, {len(val)} val (a fixed split)"
+    task: TaskName = "detect" if name == samples.SCENES else "classify"
+    return Dataset(
+        name.removeprefix(samples.PREFIX),
+        classes,
+        train,
+        val,
+        (),
+        (),
+        description + _said_of_boxes((*train, *val), ()),
+        task,
     )
-    description = f"scikit-learn's scanned digits: 10 classes, {len(train)} train, {len(val)} val (a fixed split)"
-    return Dataset("digits", samples.DIGIT_CLASSES, train, val, (), (), description)
 
 
 def _dataset(found: Found, seed: int, check: bool) -> Dataset:

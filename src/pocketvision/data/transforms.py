@@ -37,6 +37,12 @@ class Augment:
     arXiv:2103.10158); ``strength`` (0 to 1) multiplies their magnitudes. ``jitter``: brightness, contrast and
     saturation change by a factor within 1 - jitter to 1 + jitter. ``erase``: probability of a grey rectangle
     (arXiv:1708.04896).
+
+    Images with boxes (``box_transforms``) know ``flip`` and, of SSD (arXiv:1512.02325 §2.2, §3.6): ``zoom_out`` and
+    ``iou_crop``, the probabilities of a view of up to four times the image's sides, and of a part of it around some
+    of the boxes; ``distort`` (0 to 1), how far brightness, contrast, saturation and hue change, each in half of all
+    cases (1: by up to 12.5%, 50%, 50% and 18 degrees). ``mosaic``: probability of four images side by side
+    (arXiv:2004.10934 §3.3).
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -46,10 +52,14 @@ class Augment:
     policy: Policy = "none"
     strength: float = 1.0
     erase: float = 0.0
+    zoom_out: float = 0.0
+    iou_crop: float = 0.0
+    distort: float = 0.0
+    mosaic: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("Augment.policy", self.policy, Policy)
-        for name in ("flip", "jitter", "strength", "erase"):
+        for name in ("flip", "jitter", "strength", "erase", "zoom_out", "iou_crop", "distort", "mosaic"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ConfigurationError(f"Augment.{name}={value} is outside 0 to 1; nearest valid: {int(value > 1)}")
