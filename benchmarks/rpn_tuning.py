@@ -3,9 +3,9 @@
     python benchmarks/rpn_tuning.py FOLDER [--weights FILE] [--images 16] [--rounds 10]
 
 S0 says 0.2904 s before and 0.1679 s after, 1.73 times faster (FACTS H15). FOLDER: images. FILE: a trained Faster R-CNN
-on MobileNetV3-Large (``nn.load.save_model``); without it the weights are random and only spread the scores, so that
-the figure is that of an image on which many boxes look like something. Both forms have the same weights and take turns
-on every image. Writes benchmarks/results/rpn_tuning.json.
+on any backbone (``nn.load.save_model``); without it the weights are random and only spread the scores, so that the
+figure is that of an image on which many boxes look like something. Both forms have the same weights and take turns on
+every image. Writes benchmarks/results/rpn_tuning.json.
 """
 
 import argparse
