@@ -8,7 +8,16 @@ import pytest
 from pocketvision import TrainOptions
 from pocketvision.errors import ConfigurationError
 from pocketvision.training.recipe import Recipe
-from pocketvision.training.recipes import PUBLISHED, finetune, mobilenet_v3, scratch
+from pocketvision.training.recipes import (
+    PUBLISHED,
+    PUBLISHED_DETECTION,
+    finetune,
+    finetune_detector,
+    mobilenet_v3,
+    scratch,
+    scratch_detector,
+    torchvision_ssdlite,
+)
 
 
 def recipe(**options: object) -> Recipe:
@@ -23,9 +32,26 @@ def test_names():
         assert recipe(recipe=name) == function()
 
 
+def test_detection_has_recipes_of_its_own():
+    def detection(name: str, pretrained: bool = True) -> Recipe:
+        return TrainOptions(recipe=name).recipe_for(300, 3, pretrained=pretrained, task="detect")
+
+    assert detection("auto") == detection("finetune") == finetune_detector(300, 3)
+    assert detection("auto", pretrained=False) == detection("scratch") == scratch_detector(300, 3)
+    for name, function in PUBLISHED_DETECTION.items():
+        assert detection(name) == function()
+        TrainOptions(recipe=name).check()
+        with pytest.raises(ConfigurationError, match="not for the task 'classify'"):
+            recipe(recipe=name)
+    with pytest.raises(ConfigurationError, match="not for the task 'detect'; did you mean 'mobileone_ssdlite'"):
+        detection("mobileone")
+
+
 def test_a_published_learning_rate_follows_the_batch_unless_it_is_given():
     assert recipe(recipe="mobilenet_v3", batch=64).lr == pytest.approx(mobilenet_v3().lr / 64)
     assert recipe(recipe="mobilenet_v3", batch=64, lr=0.5).lr == 0.5
+    ssdlite = TrainOptions(recipe="torchvision_ssdlite", batch=24).recipe_for(300, 3, pretrained=True, task="detect")
+    assert ssdlite.lr == pytest.approx(torchvision_ssdlite().lr / 8)
     assert recipe(batch=64).lr == finetune(1000, 10).lr
     assert recipe(recipe="mobilenet_v3", settings=("batch=64",)).lr == pytest.approx(mobilenet_v3().lr / 64)
     assert recipe(recipe="mobilenet_v3", settings=("batch=64", "lr=5e-1")).lr == 0.5

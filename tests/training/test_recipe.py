@@ -18,7 +18,9 @@ from pocketvision.training.recipes import PUBLISHED, finetune, mobileone, scratc
         finetune(2000, 10),
         scratch(1438, 10),
         *(recipe() for recipe in PUBLISHED.values()),
-        recipes.torchvision_faster_rcnn(),
+        recipes.finetune_detector(205, 3),
+        recipes.scratch_detector(205, 3),
+        *(recipe() for recipe in recipes.PUBLISHED_DETECTION.values()),
         Recipe(ema=0.99, dropout=0, amp=True, time_limit_s=60, augment=Augment(scale=(0.5, 1), policy="randaugment")),
     ],
 )

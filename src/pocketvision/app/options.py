@@ -11,10 +11,10 @@ from ..data.sources import TaskName
 from ..errors import ConfigurationError, nearest
 from ..spec.transform import WidthRule
 from ..training.recipe import Device, Recipe, from_dict, from_yaml, parse_yaml
-from ..training.recipes import PUBLISHED, SMALL_DATA, finetune, finetune_detector, scratch, scratch_detector
+from ..training.recipes import PUBLISHED, PUBLISHED_DETECTION, SMALL_DATA, SMALL_DETECTION
 from .network import HeadName
 
-RECIPES = ("auto", *SMALL_DATA, *PUBLISHED)
+RECIPES = ("auto", *SMALL_DATA, *PUBLISHED, *PUBLISHED_DETECTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raise ConfigurationError for a value that no training could use, before any work is done."""
-        self.recipe_for(1000, 10, pretrained=True)
+        _ = self._some_recipe
         place = next(path for path in (self.project.absolute(), *self.project.absolute().parents) if path.exists())
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise ConfigurationError(f"cannot write to {place}, where run folders would go; name another (--project)")
@@ -84,26 +84,36 @@ class TrainOptions:
             given["teachers"] = tuple(str(Path(teacher).absolute()) for teacher in self.teachers)
         device = recipe.device if self.device == "auto" else self.device
         result = replace(_with_settings(recipe, self.settings), device=device, **given)
-        if isinstance(self.recipe, str) and self.recipe in PUBLISHED and result.lr == recipe.lr and self.lr is None:
+        published = isinstance(self.recipe, str) and self.recipe in (*PUBLISHED, *PUBLISHED_DETECTION)
+        if published and result.lr == recipe.lr and self.lr is None:
             return replace(result, lr=recipe.lr * (result.batch / recipe.batch))  # arXiv:1706.02677 §2.1
         return result
 
     @property
     def run_seed(self) -> int:
         """The seed of the run that these options describe, which draws the validation images too."""
-        return self.recipe_for(1000, 10, pretrained=True).seed
+        return self._some_recipe.seed
+
+    @property
+    def _some_recipe(self) -> Recipe:
+        """The recipe for some data set of the task that it is for."""
+        task: TaskName = "detect" if self.recipe in PUBLISHED_DETECTION else "classify"
+        return self.recipe_for(1000, 10, pretrained=True, task=task)
 
     def _named_recipe(self, images: int, classes: int, pretrained: bool, task: TaskName) -> Recipe:
         if isinstance(self.recipe, Recipe):
             return self.recipe
-        if self.recipe == "auto" and task == "detect":
-            return (finetune_detector if pretrained else scratch_detector)(images, classes)
+        boxes = task == "detect"
+        small, published = (SMALL_DETECTION, PUBLISHED_DETECTION) if boxes else (SMALL_DATA, PUBLISHED)
         if self.recipe == "auto":
-            return (finetune if pretrained else scratch)(images, classes)
-        if self.recipe in SMALL_DATA:
-            return SMALL_DATA[self.recipe](images, classes)
-        if self.recipe in PUBLISHED:
-            return PUBLISHED[self.recipe]()
+            return small["finetune" if pretrained else "scratch"](images, classes)
+        if self.recipe in small:
+            return small[self.recipe](images, classes)
+        if self.recipe in published:
+            return published[self.recipe]()
+        if self.recipe in RECIPES:
+            hint = nearest(self.recipe, (*small, *published))
+            raise ConfigurationError(f"recipe {self.recipe!r} is not for the task {task!r}; {hint}")
         try:
             return from_yaml(Path(self.recipe).read_text(encoding="utf-8"))
         except (FileNotFoundError, IsADirectoryError):

@@ -261,6 +261,16 @@ PUBLISHED: Mapping[str, Callable[[], Recipe]] = {
     "mobileone_large": mobileone_large,
 }
 
+SMALL_DETECTION: Mapping[str, Callable[[int, int], Recipe]] = {
+    "finetune": finetune_detector,
+    "scratch": scratch_detector,
+}
+PUBLISHED_DETECTION: Mapping[str, Callable[[], Recipe]] = {
+    "mobileone_ssdlite": mobileone_ssdlite,
+    "torchvision_ssdlite": torchvision_ssdlite,
+    "torchvision_faster_rcnn": torchvision_faster_rcnn,
+}
+
 
 def _epochs(images: int, samples: int, least: int, most: int) -> int:
     """Epochs in which about ``samples`` images are seen, within bounds."""
