@@ -1,15 +1,22 @@
 """Parameters and multiply-adds of the papers' detectors beside the papers' figures (S1 Table 6, S4 Tables 5 and 6).
 
-    python benchmarks/detection_counts.py
+    python benchmarks/detection_counts.py [--latency]
 
 Counted from the rows of the tables (``spec.cost``, which tests prove against the built modules): convolutions only, as
 everywhere here; parameters with BatchNorm merged into the convolutions, as a phone runs them, and as trained. Writes
 benchmarks/results/detection_counts.json.
+
+With --latency both detectors of S4 Table 5 also run in ONNX Runtime, up to the raw heads, in turns on one thread; the
+file keeps what was measured last.
 """
 
+import argparse
 import json
+import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +144,58 @@ def counted(row: Row) -> dict[str, Any]:
     return line
 
 
+def latency(runs: int = 100) -> dict[str, Any]:
+    """Median milliseconds of processor time for an image with either head on MobileNetV2, and their ratio."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    from pocketvision.measuring.machine import load_average, this_machine
+    from pocketvision.nn.fold import fold
+    from pocketvision.nn.model import Model, build
+
+    class RawHeads(torch.nn.Module):
+        def __init__(self, model: Model) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            outputs = self.model(x_BCHW)
+            return outputs.logits, outputs.codes
+
+    sessions, options = dict[str, onnxruntime.InferenceSession](), onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    for head, separable in (("SSD", False), ("SSDLite", True)):
+        model = RawHeads(fold(build(detector(V2, classes=80, separable=separable)).eval())).eval()
+        program = torch.onnx.export(model, (torch.zeros(1, 3, 320, 320),), dynamo=True, verbose=False)
+        assert program is not None
+        sessions[head] = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
+    times: dict[str, list[float]] = {head: [] for head in sessions}
+    image = np.random.default_rng(0).standard_normal((1, 3, 320, 320), dtype=np.float32)
+    for _ in range(runs + 10):
+        for head, session in sessions.items():
+            start = time.process_time()
+            session.run(None, {session.get_inputs()[0].name: image})
+            times[head].append(1000 * (time.process_time() - start))
+    medians = {head: round(statistics.median(values[10:]), 2) for head, values in times.items()}
+    return {
+        "processor_ms": medians,
+        "ratio": round(medians["SSD"] / medians["SSDLite"], 2),
+        "runs": runs,
+        "onnxruntime": onnxruntime.__version__,
+        "machine": this_machine().to_dict(),
+        "load": load_average(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 def main() -> None:
     """Print the tables and write the file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency", action="store_true")
+    measured = latency() if parser.parse_args().latency else None
+    if measured is None and RESULTS.exists():
+        measured = json.loads(RESULTS.read_text())["latency"]
     lines = [counted(row) for row in rows()]
     print(f"{'':46}{'M parameters':>22}{'B multiply-adds':>22}\n{'':46}" + f"{'paper':>11}{'here':>11}" * 2)
     for line in lines:
@@ -148,8 +205,10 @@ def main() -> None:
         print(f"{name:46}" + "".join(f"{figure:>11}" for figure in figures) + f"  {line['note']}")
     for note, text in NOTES.items():
         print(f"\n{note}: {text}")
+    print("\nSSD and SSDLite heads on MobileNetV2:", measured or "not measured; run with --latency")
     RESULTS.parent.mkdir(exist_ok=True)
-    result = {"command": "python benchmarks/detection_counts.py", "pixels": 320, "rows": lines, "notes": NOTES}
+    command = "python benchmarks/detection_counts.py --latency"
+    result = {"command": command, "pixels": 320, "rows": lines, "notes": NOTES, "latency": measured}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 

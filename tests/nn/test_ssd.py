@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -12,7 +13,8 @@ from pocketvision.nn.model import Model, build
 from pocketvision.spec.cost import cost
 from pocketvision.spec.detectors import default_anchors, with_ssd
 from pocketvision.spec.heads import Selection, SSDHead, Tap
-from pocketvision.spec.model import ModelSpec, from_json, to_json
+from pocketvision.spec.model import BackboneSpec, ModelSpec, from_json, to_json
+from pocketvision.spec.rows import Conv
 from pocketvision.spec.transform import as_folded, dilated
 from pocketvision.zoo import MODELS, model_spec
 
@@ -103,6 +105,30 @@ def test_decoding():
     torch.testing.assert_close(scores[0, 0], torch.tensor([0.0, 1.0, 0.0]).softmax(0)[1:])
     sigmoids = decode(outputs([[9.0, 1.0, 0.0]], scores="sigmoid"))[1]
     torch.testing.assert_close(sigmoids[0, 0], torch.tensor([1.0, 0.0]).sigmoid())
+
+
+class Decoded(nn.Module):
+    """What an exported detector is: images in, boxes and scores out."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        return decode(self.model(x_BCHW))
+
+
+def test_exports_for_any_batch():
+    head = SSDHead(2, (Tap(0),), default_anchors(2), extras=(8,))
+    spec = ModelSpec(BackboneSpec("test", (Conv(4, stride=2),)), head)
+    detector = Decoded(build(spec).eval())
+    example, batch = torch.randn(2, 3, 16, 24), torch.export.Dim("N")
+    program = torch.export.export(detector, (example,), dynamic_shapes={"x_BCHW": {0: batch}}).module()
+    for images in (1, 3):
+        x_BCHW = torch.randn(images, 3, 16, 24)
+        with torch.inference_mode():
+            for got, expected in zip(program(x_BCHW), detector(x_BCHW), strict=True):
+                torch.testing.assert_close(got, expected)
 
 
 def test_selection():

@@ -81,8 +81,9 @@ def _prediction(spec: BackboneSpec, head: SSDHead, channels: int, out: int) -> n
 
 def _per_anchor(predictions: nn.ModuleList, maps: list[Tensor], values: int) -> Tensor:
     """Of each map [B, anchors * values, H, W], all together: [B, A, values]."""
-    predicted = (prediction(x_BCHW) for prediction, x_BCHW in zip(predictions, maps, strict=True))
-    return torch.cat([y_BCHW.permute(0, 2, 3, 1).reshape(len(y_BCHW), -1, values) for y_BCHW in predicted], 1)
+    predicted = [prediction(x_BCHW) for prediction, x_BCHW in zip(predictions, maps, strict=True)]
+    batch = maps[0].shape[0]  # len() would fix the batch of an exported graph
+    return torch.cat([y_BCHW.permute(0, 2, 3, 1).reshape(batch, -1, values) for y_BCHW in predicted], 1)
 
 
 def anchor_boxes(
