@@ -1,9 +1,11 @@
 """The page of a data set: what it says first, and where it is not written."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pocketvision.app import data_report as module
 from pocketvision.app.data_report import data_report
@@ -58,3 +60,26 @@ def test_the_verdict():
     assert '<p class="verdict">Can be trained, with 2 warnings</p>' in few  # few images, and no val images of "a"
     assert "<span>label to look at</span>" in few
     assert "<p>1 image, taken for another class" in few
+
+
+def test_a_page_of_boxes(tmp_path: Path):
+    """Boxes that were mended are shown, and no label is doubted."""
+    for name in "abc":
+        Image.effect_noise((64, 48), 50).save(tmp_path / f"{name}.png")
+    image = {"width": 64, "height": 48}
+    for split, names in {"train": "ab", "val": "c"}.items():
+        images = [{"id": number, "file_name": f"{name}.png"} | image for number, name in enumerate(names)]
+        boxes = [
+            {"image_id": 0, "category_id": 1, "bbox": box} for box in ([2, 3, 20, 20], [50, 9, 40, 9], [1, 1, 0, 5])
+        ]
+        categories = [{"id": 1, "name": "cat"}]
+        text = json.dumps({"images": images, "annotations": boxes, "categories": categories})
+        (tmp_path / f"{split}.json").write_text(text)
+    report = data_report(tmp_path, out=tmp_path / "page.html")
+    assert report.counts["train"] == {"cat": 2}
+    assert (report.suspects, report.ok) == ((), True)
+    assert "2 boxes clipped at the edge of the image, for example in" in str(report)
+    page = report.page.read_text()
+    assert "Boxes that were changed or left out" in page
+    assert "train, 2 boxes" in page
+    assert "Labels to look at" not in page

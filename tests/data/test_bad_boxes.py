@@ -78,12 +78,13 @@ def test_bad_boxes_are_counted_and_listed(tmp_path: Path):
         {"image_id": 0, "category_id": 10},
         {"image_id": 0, "category_id": 99, "bbox": [0, 0, 1, 1]},
         {"image_id": 7, "category_id": 10, "bbox": [0, 0, 1, 1]},
+        {"image_id": [], "category_id": {}},
         {"image_id": 1, "category_id": 10, "bbox": [1, 2, 3, 4], "iscrowd": 1, "segmentation": {"counts": "x"}},
     ]
     write(tmp_path / "train.json", data)
     coco(tmp_path / "val.json", {"b.png": [DOG]})
     dataset = open_dataset(tmp_path)
-    expected = {"clipped": 1, "outside": 2, "empty": 1, "inverted": 1, "nan": 2, "repeated": 1, "unknown": 2}
+    expected = {"clipped": 1, "outside": 2, "empty": 1, "inverted": 1, "nan": 2, "repeated": 1, "unknown": 3}
     assert kinds(dataset) == expected
     assert "1 box clipped at the edge of the image, 2 boxes dropped as outside the image, 1 box dropped as empty" in (
         dataset.description
@@ -273,6 +274,11 @@ def test_nothing_to_train_on_is_one_clear_error(tmp_path: Path):
             "train.json",
             '{"images": [{"id": 1}], "annotations": [], "categories": []}',
             "entry 0 of images has no file_name",
+        ),
+        (
+            "train.json",
+            json.dumps({"images": [{"id": 7, "file_name": n} for n in "ab"], "annotations": [], "categories": []}),
+            "two images have the id 7",
         ),
         ("data.yaml", "names: [a, b\ntrain: x", "not YAML"),
         ("data.yaml", "names: 3\ntrain: x", "no names of classes"),

@@ -36,7 +36,7 @@ def test_every_layout_gives_the_same(tmp_path: Path, make: Callable[[Path], None
     dataset = open_dataset(root)
     assert said(dataset) == EXPECTED
     assert (dataset.name, dataset.task, dataset.classes) == ("pets", "detect", ("cat", "dog"))
-    counts = "2 classes, 2 train, 1 val, 1 test, 4 boxes, 1 images without boxes, 0 skipped"
+    counts = "2 classes, 2 train, 1 val, 1 test, 4 boxes, 1 image without boxes, 0 skipped"
     assert dataset.description == f"{layout}: {counts}"
     assert all(item.label == -1 and item.boxes and item.boxes.size == SIZE for item in dataset.items)
     assert load_split(save_split(dataset, tmp_path / "split.json")) == dataset

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,10 @@ def read_coco(root: Path, paths: dict[str, Path]) -> Found:
             used = {mark.label for record in found for mark in _marks(record).boxes}
             above = {entry.get("supercategory") for entry in data["categories"] if entry.get("supercategory")}
             above -= {str(entry["name"]) for entry in data["categories"] if entry.get("supercategory") == entry["name"]}
-            names = [name for _, name in sorted(categories.items()) if name in used or name not in above]
+            order = sorted(categories, key=lambda number: (isinstance(number, str), number))
+            names = [
+                categories[number] for number in order if categories[number] in used or categories[number] not in above
+            ]
             classes = tuple(dict.fromkeys(names))
         records += found
     where = {path.parent.relative_to(root).as_posix() for path in paths.values()} - {"."}
@@ -80,6 +84,8 @@ def _marks(record: Record) -> Marks:
 
 def _is_coco(path: Path) -> bool:
     """Whether a JSON file speaks of images and annotations; cheaper than to parse it, and true of damaged ones."""
+    if not path.is_file():
+        return False
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -108,13 +114,16 @@ def _records(
     data: dict[str, Any], path: Path, split: str, root: Path, categories: dict[Any, str], notes: list[Note]
 ) -> Iterator[Record]:
     boxes: dict[Any, list[Mark]] = {entry["id"]: [] for entry in data["images"]}
+    if len(boxes) < len(data["images"]):
+        names = Counter(entry["id"] for entry in data["images"])
+        raise DataError(f"{path}: two images have the id {names.most_common(1)[0][0]!r}; give each its own")
     lost = list[tuple[str, Any]]()
     for number, entry in enumerate(data["annotations"]):
         what = f"annotation {entry.get('id', number)}"
         image, category = entry.get("image_id"), entry.get("category_id")
-        if image not in boxes:
+        if not isinstance(image, int | str) or image not in boxes:
             notes.append(Note(str(path), "unknown", f"{what} is of image {image!r}, which is not listed"))
-        elif category not in categories:
+        elif not isinstance(category, int | str) or category not in categories:
             lost.append((f"{what} has the category {category!r}, which is not listed", image))
         else:
             boxes[image].append(Mark(_corners(entry.get("bbox")), categories[category], bool(entry.get("iscrowd"))))
@@ -125,8 +134,10 @@ def _records(
         name = str(entry["file_name"]).replace("\\", "/")
         image = files[entry["id"]] = place.of(name)
         width, height = (entry.get(side) for side in ("width", "height"))
-        said = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-        marks = Marks(tuple(boxes.pop(entry["id"], ())), (width, height) if said else None)  # type: ignore[arg-type]
+        said = (
+            (width, height) if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0 else None
+        )
+        marks = Marks(tuple(boxes[entry["id"]]), said)
         if other := merged.get(image):
             notes.append(Note(image, "twice", f"{path.name} lists it twice; the boxes of both entries count"))
             merged[image] = replace(other, marks=replace(marks, boxes=_marks(other).boxes + marks.boxes))

@@ -105,11 +105,14 @@ def save_split(dataset: Dataset, path: str | Path) -> Path:
 def split_text(dataset: Dataset) -> str:
     """Everything that a Dataset says, as JSON."""
     data: dict[str, object] = {name: getattr(dataset, name) for name in ("name", "task", "classes", "description")}
-    for split in SPLITS:
-        data[split] = [_item_data(item) for item in getattr(dataset, split)]
-    data["skipped"] = [[skipped.image, skipped.reason] for skipped in dataset.skipped]
-    data["notes"] = [astuple(note) for note in dataset.notes]
-    return json.dumps(data, indent=1) + "\n"
+    lists: dict[str, list] = {split: [_item_data(item) for item in getattr(dataset, split)] for split in SPLITS}
+    lists["skipped"] = [[skipped.image, skipped.reason] for skipped in dataset.skipped]
+    lists["notes"] = [astuple(note) for note in dataset.notes]
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in data.items()]
+    for name, entries in lists.items():
+        rows = ",".join(f"\n  {json.dumps(entry)}" for entry in entries)  # a line for each image
+        lines.append(f" {json.dumps(name)}: [{rows}]")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _item_data(item: Item) -> list[object]:
@@ -255,7 +258,8 @@ def _said_of_boxes(items: tuple[Item, ...], notes: tuple[Note, ...]) -> str:
     ignored = sum(sum(item.boxes.ignored) for item in items if item.boxes)
     parts = [f", {sum(counts)} boxes"]
     parts += [f" ({ignored} of them ignored)"] * (ignored > 0)
-    parts += [f", {counts.count(0)} images without boxes"] * (0 in counts)
+    empty = counts.count(0)
+    parts += [f", {empty} {'image' if empty == 1 else 'images'} without boxes"] * (empty > 0)
     return "".join(parts) + (f", {said}" if (said := words(notes)) else "")
 
 
