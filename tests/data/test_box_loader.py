@@ -126,3 +126,11 @@ def test_boxes_follow_the_reduced_image():
     """What is cached has whole pixels; boxes are scaled to those, not to the ideal ratio."""
     scene = placed(Boxes((1001, 333), ((0.0, 0.0, 1001.0, 333.0),), (0,), (False,)), np.zeros((55, 165, 3), np.uint8))
     assert scene.boxes.tolist() == [[0, 0, 165, 55]]
+
+
+def test_cropped_and_stretched_images_are_kept_apart(items: tuple[Item, ...]):
+    images = tuple(Item(item.image, 0) for item in items)
+    for p in (Preprocessing(48, 48), SMALL):  # the second finds the first one's files
+        (batch,) = ImageLoader(images, p, batch=12).epoch()
+        for image, item in zip(batch.images, images, strict=True):
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), load_prepared(item.image, p))
