@@ -40,7 +40,7 @@ class AnchorFit:
 
 
 def with_fitted_anchors(spec: ModelSpec, boxes: Sequence[Boxes]) -> tuple[ModelSpec, AnchorFit | None]:
-    """The network with anchors for ``boxes`` of its training images; unchanged where there are none.
+    """The network with anchors for ``boxes`` of its training images; unchanged where there are no boxes, or none better.
 
     Raises ConfigurationError for a head without such anchors.
     """
@@ -53,6 +53,8 @@ def with_fitted_anchors(spec: ModelSpec, boxes: Sequence[Boxes]) -> tuple[ModelS
     maps = grids(spec)
     anchors = fit_anchors(corners_n4[:, 2:] - corners_n4[:, :2], weights_n, maps)
     fit = AnchorFit(anchors, coverage(corners_n4, head.anchors, maps), coverage(corners_n4, anchors, maps))
+    if fit.after <= fit.before:
+        return spec, None
     return replace(spec, head=replace(head, anchors=anchors)), fit
 
 
