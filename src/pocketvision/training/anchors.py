@@ -17,7 +17,7 @@ from ..spec.model import ModelSpec
 # away in x and y, (1 - 1/6)^2 / (2 - (1 - 1/6)^2) = 0.53
 CELLS = 3.0
 EACH = 6  # anchors of a cell at most, as torchvision's
-GAIN = 0.01  # in mean IoU that one more must bring
+GAIN = 0.005  # in mean IoU that one more must bring
 ROUNDS = 100
 OFFSETS = (1 / 12, 3 / 12, 5 / 12)  # how many cells the middle of a box may be away from that of an anchor
 SCALES = np.array([(w, h) for w in (1, 1.1, 1.2, 1.3, 1.4, 1.5) for h in (1, 1.1, 1.2, 1.3, 1.4, 1.5)])
@@ -40,7 +40,7 @@ class AnchorFit:
 
 
 def with_fitted_anchors(spec: ModelSpec, boxes: Sequence[Boxes]) -> tuple[ModelSpec, AnchorFit | None]:
-    """The network with anchors for ``boxes`` of its training images; unchanged where there are no boxes, or none better.
+    """The network with anchors for ``boxes`` of its training images; unchanged where no others are better.
 
     Raises ConfigurationError for a head without such anchors.
     """
@@ -74,7 +74,7 @@ def fit_anchors(sides_n2: np.ndarray, weights_n: np.ndarray, maps: Sequence[int]
 
     ``sides_n2``: width and height of boxes, as shares of their images; ``weights_n``: how much each counts. A box
     belongs to the coarsest map of whose cells it has three in its side, or to the finest one. On each map, k-means by
-    IoU (arXiv:1612.08242 §2), with as many anchors as still raise the mean IoU by 0.01, up to six. Maps without boxes
+    IoU (arXiv:1612.08242 §2), with as many anchors as still raise the mean IoU by 0.005, up to six. Maps without boxes
     have one square anchor of a size between their neighbours'. The same for the same boxes in any order.
     """
     order = np.lexsort((sides_n2[:, 1], sides_n2[:, 0], sides_n2.prod(1)))
