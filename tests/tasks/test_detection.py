@@ -1,5 +1,7 @@
 """COCO's metrics in pixels of the original, across processes; imitation of teachers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,10 +12,13 @@ from pocketvision.data.sources import Item
 from pocketvision.errors import ConfigurationError
 from pocketvision.nn.heads.faster_rcnn import region_losses
 from pocketvision.nn.heads.ssd import SSDOutputs
+from pocketvision.nn.layers import Normalize
 from pocketvision.nn.model import build
+from pocketvision.spec.detectors import with_ssd
 from pocketvision.spec.faster_rcnn import with_faster_rcnn
 from pocketvision.spec.heads import Selection, SSDHead, Tap
 from pocketvision.tasks.detection import Detection, DetectionMeter
+from pocketvision.tasks.distillation import Distillation, make_teacher
 from pocketvision.tasks.ssd_loss import box_coder
 from pocketvision.training.recipe import Recipe
 from pocketvision.zoo import model_spec
@@ -155,3 +160,18 @@ def test_faster_rcnn_learns_and_is_measured():
         meter = Detection().meter()
         meter.update(model.eval()(x_BCHW), there)
     assert 0 <= meter.compute()["map"] < 1
+
+
+def test_a_teacher_that_knows_the_classes_in_another_order():
+    spec = with_ssd(model_spec("mobilenet_v3_small", width=0.35), ("cat", "dog"), size=64)
+    torch.manual_seed(0)
+    model, there = build(spec).eval(), batch(truth((LARGE, 1)), truth((SMALL, 0)))
+    for name, parameter in model.head.named_parameters():
+        if name.startswith("classes.") and name.endswith(".bias"):
+            torch.nn.init.normal_(parameter)  # it prefers some classes
+    task = Distillation(Detection(), (make_teacher(model, ("dog", "cat"), "cpu"),))
+    with torch.no_grad():
+        outputs = model(Normalize(spec.preprocessing)(there.images))
+        swapped = replace(outputs, logits=outputs.logits[:, :, [0, 2, 1]])
+        losses = [task.loss(said, there, Recipe()).item() for said in (swapped, outputs)]
+    assert losses[0] == pytest.approx(0, abs=1e-5) and losses[1] > 1e-3

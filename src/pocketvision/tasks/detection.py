@@ -111,9 +111,8 @@ class Detection:
         they see.
         """
         everyone = (outputs, *teachers)
-        if not all(isinstance(one, SSDOutputs) and one.head.scores == "softmax" for one in everyone) or any(
-            teacher.codes.shape != outputs.codes.shape for teacher in teachers
-        ):
+        softmax = all(isinstance(one, SSDOutputs) and one.head.scores == "softmax" for one in everyone)
+        if not softmax or not all(torch.equal(teacher.anchors, outputs.anchors) for teacher in teachers):
             raise ConfigurationError(
                 "distillation of detectors needs SSD heads with softmax scores and the same anchors; "
                 "train the teacher with the same head, or train without teachers"

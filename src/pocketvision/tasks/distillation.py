@@ -1,7 +1,7 @@
 """Any task with teachers: the student learns what they say of each image, more than what its label says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data.loader import Batch
 from ..errors import ConfigurationError, nearest
+from ..nn.heads.ssd import SSDOutputs
 from ..nn.layers import Normalize
 from ..nn.model import Model
 from . import LossOptions, Meter, Task
@@ -23,11 +24,14 @@ class Teacher:
     columns: Tensor
 
     @torch.no_grad()
-    def outputs(self, batch: Batch) -> Tensor:
-        """Logits [B, classes of the student] for the pixels that the student sees, prepared as the teacher wants."""
+    def outputs(self, batch: Batch) -> Any:
+        """What it says, of the student's classes, of the pixels that the student sees, prepared as it wants them."""
         x_BCHW = self.normalize(batch.images.to(self.columns.device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x_BCHW.device.type, torch.bfloat16, enabled=x_BCHW.is_cuda):
-            return self.model(x_BCHW)[:, self.columns]
+            outputs = self.model(x_BCHW)
+        if isinstance(outputs, SSDOutputs):
+            return replace(outputs, logits=outputs.logits[:, :, [0, *(1 + self.columns).tolist()]])
+        return outputs[:, self.columns] if isinstance(outputs, Tensor) else outputs
 
 
 def make_teacher(model: Model, classes: Sequence[str], device: str) -> Teacher:
