@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from pocketvision.app.predict import label_images
+from pocketvision.app.predict import predict_files
 from pocketvision.data.image import SUFFIXES
 from pocketvision.exporting.onnx import export
 from pocketvision.measuring.machine import load_average, this_machine
@@ -31,7 +31,7 @@ BATCH = 32
 def ours(files: list[str], folder: Path) -> Callable[[], int]:
     """``pocketvision predict``: every thread decodes, prepares and runs ONNX Runtime on its own images."""
     artifact = export(build(model_spec("mobilenet_v3_small")).eval(), out=folder / "model.onnx")
-    return lambda: sum(1 for _ in label_images(artifact, list(files)))
+    return lambda: sum(1 for _ in predict_files(artifact, list(files)))
 
 
 def timm_loader(files: list[str]) -> Callable[[], int]:

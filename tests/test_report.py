@@ -16,7 +16,7 @@ from PIL import Image
 from pocketvision.data.sources import Dataset, Item, Skipped
 from pocketvision.data.transforms import load_prepared
 from pocketvision.errors import ConfigurationError
-from pocketvision.exporting.artifact import Artifact, Created, image_input, scores_output
+from pocketvision.exporting.artifact import Artifact, Created, image_input, outputs_of
 from pocketvision.measuring.latency import Latency
 from pocketvision.measuring.machine import Machine
 from pocketvision.measuring.parity import Parity
@@ -55,7 +55,7 @@ def make_report(
     (folder / "model.onnx").write_bytes(b"0" * 1_230_000)
     spec = replace(with_classes(model_spec("mobilenet_v2"), classes), preprocessing=Preprocessing(96, 110))
     created = Created("0.1.0", "2.15.0", "2026-11-20")
-    outputs = image_input(96), scores_output(len(classes))
+    outputs = image_input(96), outputs_of("scores", len(classes))
     artifact = Artifact(folder / "model.onnx", "onnx", "float32", spec, *outputs, created, "ab" * 32)
     machine = Machine("a chip", 2, 4096, "Linux 6", "x86_64", "3.11.7")
     Image.new("RGB", (40, 30), "red").save(folder / "wrong.png")

@@ -16,7 +16,7 @@ def test_file_gives_back_everything(artifact, model):
     assert (loaded.spec, loaded.labels) == (model.spec, ("cat", "dog, wet", "Größe 3"))
     assert (loaded.format, loaded.precision, loaded.image_shape) == ("onnx", "float32", (32, 32, 3))
     assert (loaded.input.dtype, loaded.input.layout, loaded.input.shape) == ("uint8", "NHWC", (None, 32, 32, 3))
-    assert loaded.output.shape == (None, 3)
+    assert loaded.outputs[0].shape == (None, 3)
     assert loaded.size_mb == len(artifact.path.read_bytes()) / 1e6
 
 

@@ -7,6 +7,7 @@ import torch
 from pocketvision.errors import ConfigurationError, ExportError
 from pocketvision.measuring import runtimes
 from pocketvision.measuring.runtimes import RUNTIMES, Runtime, open_artifact, open_model
+from pocketvision.nn.layers import Normalize
 
 
 @pytest.fixture(params=["onnxruntime", "torch"])
@@ -50,10 +51,8 @@ def test_wrong_threads(exported, model, threads):
 def test_threads_in_torch_hold_for_the_call_only(model, photos, monkeypatch):
     seen, before = list[int](), torch.get_num_threads()
     session = open_model(model, threads=before + 1)
-    original = torch.nn.Softmax.forward
-    monkeypatch.setattr(
-        torch.nn.Softmax, "forward", lambda self, x: seen.append(torch.get_num_threads()) or original(self, x)
-    )
+    original = Normalize.forward
+    monkeypatch.setattr(Normalize, "forward", lambda self, x: seen.append(torch.get_num_threads()) or original(self, x))
     session(photos[:1])
     assert seen == [before + 1]
     assert torch.get_num_threads() == before

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from ..data.sources import Item
-from ..errors import ExportError
 from ..exporting.artifact import Artifact
 from ..measuring.machine import usable_cores
-from ..measuring.runtimes import open_artifact
+from ..measuring.runtimes import open_artifact, open_detector
 from ..report.content import EvaluationResult
-from ..spec.heads import ClassifierHead
 from ..training.evaluate import evaluate
+from ..training.evaluate_detection import evaluate_detector
 
 
 def accuracy_of(
@@ -17,7 +16,8 @@ def accuracy_of(
 ) -> tuple[str, EvaluationResult]:
     """The runtime, and what the file gets right of ``items``; ``threads=0`` takes all cores."""
     threads, preprocessing = threads or usable_cores(), artifact.spec.preprocessing
-    if isinstance(artifact.spec.head, ClassifierHead):
-        session = open_artifact(artifact, threads=threads)
-        return session.runtime, evaluate(session, items, preprocessing, classes)
-    raise ExportError(f"{artifact.path}: detectors cannot be evaluated in their runtime yet")
+    if artifact.detects:
+        detector = open_detector(artifact, threads=threads)
+        return detector.runtime, evaluate_detector(detector, items, preprocessing, classes)
+    session = open_artifact(artifact, threads=threads)
+    return session.runtime, evaluate(session, items, preprocessing, classes)

@@ -9,9 +9,10 @@ from typing import Any
 from ..data.sources import Dataset
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact
+from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.parity import Parity
-from ..measuring.runtimes import RUNTIMES, check_threads, open_artifact, open_model
+from ..measuring.runtimes import RUNTIMES, check_threads, open_any, open_any_model
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, EvaluationResult, Promise
 from ..report.write import write_report
@@ -112,7 +113,7 @@ class Verified:
     """An exported file and what was measured on it."""
 
     artifact: Artifact
-    parity: Parity | None
+    parity: Parity | BoxParity | None
     accuracy: EvaluationResult
     latency: dict[str, Latency]
 
@@ -260,8 +261,8 @@ def _measure(artifact: Artifact, model: Model, budget: Budget) -> dict[str, Late
     A measurement that other work disturbed is repeated once when it breaks the budget.
     """
     sessions = {
-        "onnxruntime": open_artifact(artifact, threads=budget.threads),
-        "torch": open_model(model, threads=budget.threads),
+        "onnxruntime": open_any(artifact, threads=budget.threads),
+        "torch": open_any_model(model, threads=budget.threads),
     }
     latency = measure_sessions(sessions, n=200)
     wanted = latency[budget.runtime]

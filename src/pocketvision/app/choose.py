@@ -13,7 +13,7 @@ from ..data.sources import Dataset, Item
 from ..errors import BudgetError, ConfigurationError, WeightsError
 from ..exporting.onnx import export
 from ..measuring.latency import measure_sessions
-from ..measuring.runtimes import open_artifact, open_model
+from ..measuring.runtimes import open_any, open_any_model
 from ..nn.layers import Normalize
 from ..nn.load import load_model
 from ..nn.model import Model, build
@@ -217,9 +217,9 @@ def measured(spec: ModelSpec, limits: Limits) -> tuple[float, float]:
         artifact = export(model, out=Path(folder) / "candidate.onnx")
         torch_runtime = limits.runtime == "torch"
         session = (
-            open_model(model, threads=limits.threads)
+            open_any_model(model, threads=limits.threads)
             if torch_runtime
-            else open_artifact(artifact, threads=limits.threads)
+            else open_any(artifact, threads=limits.threads)
         )
         latency = measure_sessions({"candidate": session}, n=60, seconds=3)["candidate"]
         return latency.median_ms, artifact.size_mb

@@ -181,37 +181,45 @@ def evaluate(
 @app.command()
 def predict(
     source: Source,
-    images: Annotated[list[Path], typer.Argument(help="Images and folders of images")],
+    images: Annotated[list[Path], typer.Argument(help="Images, videos and folders of them")],
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions.json, predictions.csv and pictures")] = None,
+    min_score: Annotated[float, typer.Option(help="Boxes that score less are not told")] = 0.25,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Label images, one line each; files that cannot be read are skipped, named and counted."""
+    """Label images, or box what is in them, one line each; files that cannot be read are skipped, named and counted."""
     from .commands import predict as run
-    from .predict import SkippedFile
+    from .predicted import SkippedFile, summary
 
-    predictions, skipped = [], []
-    for item in run(source, images, threads=threads):
-        (skipped if isinstance(item, SkippedFile) else predictions).append(item.to_dict())
+    results = list[Any]()
+    for item in run(source, images, threads=threads, min_score=min_score, out=out):
+        results.append(item)
         if not as_json:
             typer.echo(item)
-    _print(
-        {"predictions": predictions, "skipped": skipped},
-        f"{len(predictions)} images labelled, {len(skipped)} skipped",
-        as_json,
-    )
+    skipped = [item.to_dict() for item in results if isinstance(item, SkippedFile)]
+    predictions = [item.to_dict() for item in results if not isinstance(item, SkippedFile)]
+    data = {"predictions": predictions, "skipped": skipped, "out": out and str(out)}
+    _print(data, summary(results) + (f"; written to {out}" if out else ""), as_json)
 
 
 @app.command()
 def export(
     source: Source,
     to: Annotated[list[str], typer.Option(help="Formats: onnx")] = ["onnx"],  # noqa: B006  typer reads it, nobody writes
+    outputs: Annotated[
+        Literal["nms", "dense", "raw"] | None,
+        typer.Option(
+            help="What a detector's file gives. nms (default): the boxes found; dense: every anchor's box and scores, "
+            "for an NMS of your own; raw: logits and box codes, for runtimes that decode themselves"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; beside the weights by default")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fold, convert and check a trained model."""
     from .commands import export as run
 
-    result = run(source, to=to, out=out)
+    result = run(source, to=to, outputs=outputs, out=out)
     _print(result.to_dict(), str(result), as_json)
 
 

@@ -8,16 +8,18 @@ from typing import Any
 
 from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
-from ..exporting.artifact import Artifact
+from ..exporting.artifact import Artifact, Form
+from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
 from ..measuring.parity import Parity
-from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_artifact, open_model
+from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any, open_any_model
 from ..report.content import EvaluationResult
 from ..spec.heads import ClassifierHead
 from ..training.checkpoint import load_model
 from .accuracy import accuracy_of
-from .predict import Prediction, SkippedFile, label_images
+from .predict import MIN_SCORE, predict_files
+from .predicted import Result
 from .progress import tell
 from .source import export_checked, is_artifact, opened, split_file, weights_file
 
@@ -104,15 +106,23 @@ def _relabelled(item: Item, index: list[int]) -> Item:
 
 
 def predict(
-    source: str | Path, images: Sequence[str | Path] | str | Path, *, threads: int = 0
-) -> Iterator[Prediction | SkippedFile]:
-    """The label of each image, or why it was skipped, in order and as soon as it is known.
+    source: str | Path,
+    images: Sequence[str | Path] | str | Path,
+    *,
+    threads: int = 0,
+    min_score: float = MIN_SCORE,
+    out: str | Path | None = None,
+) -> Iterator[Result]:
+    """The label of each image, or the boxes in it that score ``min_score``, or why it was skipped, in order and as soon
+    as it is known; of a video, each frame's.
 
-    ``images``: files and folders. ``threads=0`` takes all cores. Raises DataError for a path that does not exist.
+    ``images``: files and folders. ``threads=0`` takes all cores. ``out``: a folder for ``predictions.json``,
+    ``predictions.csv`` and, of a detector, pictures with the boxes. Raises DataError for a path that does not exist.
     """
     paths = [images] if isinstance(images, str | Path) else list(images)
     with opened(source) as (artifact, _):
-        yield from label_images(artifact, paths, threads=threads)
+        folder = Path(out) if out is not None else None
+        yield from predict_files(artifact, paths, threads=threads, min_score=min_score, out=folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +130,7 @@ class Export:
     """Exported files and how far each is from the model (None where no data set was at hand to compare on)."""
 
     artifacts: tuple[Artifact, ...]
-    parity: tuple[Parity | None, ...]
+    parity: tuple[Parity | BoxParity | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
         rows = [
@@ -143,10 +153,13 @@ class Export:
         )
 
 
-def export(source: str | Path, *, to: Sequence[str] = ("onnx",), out: Path | None = None) -> Export:
+def export(
+    source: str | Path, *, to: Sequence[str] = ("onnx",), outputs: Form | None = None, out: Path | None = None
+) -> Export:
     """Fold and convert a run or a weights file, and compare the file with the model on the run's own images.
 
-    Raises ConfigurationError for an unknown format, ExportError when the file does not compute what the model does.
+    ``outputs``: what a detector's file gives: "nms" (default), "dense" or "raw", see ``Artifact``. Raises
+    ConfigurationError for an unknown format, ExportError when the file does not compute what the model does.
     """
     for name in to:
         if name != "onnx":
@@ -154,7 +167,7 @@ def export(source: str | Path, *, to: Sequence[str] = ("onnx",), out: Path | Non
     if is_artifact(source) or not Path(source).exists():
         raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
     model, path = load_model(source), weights_file(source)
-    artifact, parity = export_checked(model, out or path.with_suffix(".onnx"), split_file(source))
+    artifact, parity = export_checked(model, out or path.with_suffix(".onnx"), split_file(source), outputs)
     return Export((artifact,), (parity,))
 
 
@@ -190,14 +203,14 @@ def measure(
             raise ConfigurationError(f"runtime {runtime!r} is unknown; {nearest(runtime, RUNTIMES)}")
     names = [targets] if isinstance(targets, str | Path) else list(targets)
     with ExitStack() as stack:
-        sessions = dict[str, Session]()
+        sessions = dict[str, Session[Any]]()
         for number, target in enumerate(names):
             artifact, model = stack.enter_context(opened(target, imgsz=imgsz, random_weights=True))
             for runtime in runtimes:
                 if runtime != "torch":
-                    session = open_artifact(artifact, threads=threads)
+                    session = open_any(artifact, threads=threads)
                 elif model is not None:
-                    session = open_model(model, threads=threads)
+                    session = open_any_model(model, threads=threads)
                 else:
                     raise ConfigurationError(f"{target} is an exported file; torch measures runs and model names only")
                 sessions[f"{number} {runtime}"] = session

@@ -1,94 +1,71 @@
-"""Image files -> labels, as fast as the cores allow."""
+"""Image and video files -> labels or boxes, as fast as the cores allow."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..data.image import SUFFIXES
-from ..data.transforms import load_prepared
-from ..errors import DataError
+from ..data.image import SUFFIXES, shown_size
+from ..data.transforms import load_prepared, prepare
+from ..errors import ConfigurationError, DataError
 from ..exporting.artifact import Artifact
 from ..measuring.machine import usable_cores
-from ..measuring.runtimes import check_threads, open_artifact
+from ..measuring.runtimes import check_threads, open_artifact, open_detector
+from .album import PICTURES, Album
+from .predicted import BoxedImage, FoundBox, Moment, Prediction, Result, SkippedFile
+from .video import VIDEO_SUFFIXES, Frame, check_video_support, is_video, read_frames
 
 CHUNK = 8  # images of one task: enough to make the hand-over cheap, few enough to keep the output flowing
 AHEAD = 4  # tasks in flight per thread
+MIN_SCORE = 0.25
+# What is seen in a prepared image: (file, image as the network takes it, (width, height) as shown, frame of a video).
+Look = Callable[[str, np.ndarray, tuple[int, int], Moment | None], Prediction | BoxedImage]
+Done = tuple[Result, Frame | None]  # a result, and the frame to write for it
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The most probable class of an image; ``score`` is its probability, 0 to 1."""
+def predict_files(
+    artifact: Artifact,
+    paths: list[str | Path],
+    *,
+    threads: int = 0,
+    min_score: float = MIN_SCORE,
+    out: Path | None = None,
+) -> Iterator[Result]:
+    """A result for each image and each frame of a video, in order. ``paths``: files, and folders that are searched.
 
-    file: str
-    label: str
-    score: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"file": self.file, "label": self.label, "score": round(self.score, 6)}
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.label} {self.score:.3f}"
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedFile:
-    """A file that could not be read, and why."""
-
-    file: str
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"file": self.file, "reason": self.reason}
-
-    def __str__(self) -> str:
-        return f"{self.file}: skipped, {self.reason}"
-
-
-def label_images(
-    artifact: Artifact, images: list[str | Path], *, threads: int = 0
-) -> Iterator[Prediction | SkippedFile]:
-    """A result for each image, in order. ``images``: files, and folders that are searched for images.
-
-    Each thread decodes, prepares and classifies images of its own, so no core waits for another (0: all cores).
-    Raises DataError when a path does not exist or a folder holds no images.
+    Each thread decodes, prepares and looks at images of its own, so no core waits for another (0: all cores). Boxes
+    that score below ``min_score`` are not told. ``out``: a folder for an ``Album``. Raises DataError when a path does
+    not exist or a folder holds no images, ConfigurationError for a score outside 0 to 1 or a video without PyAV.
     """
     threads = threads or usable_cores()
     check_threads(threads)
-    session = open_artifact(artifact, threads=1)
-    names = artifact.labels or tuple(str(index) for index in range(artifact.spec.head.classes))
-
-    def label(files: list[str]) -> list[Prediction | SkippedFile]:
-        results = list[Prediction | SkippedFile]()
-        for file in files:
-            try:
-                image = load_prepared(file, artifact.spec.preprocessing)
-            except DataError as error:
-                results.append(SkippedFile(file, str(error).removeprefix(f"{file}: ")))
-                continue
-            scores = session(image[None])[0]
-            best = int(np.argmax(scores))
-            results.append(Prediction(file, names[best], float(scores[best])))
-        return results
-
-    chunks = _chunks(find_images(images))
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(label, chunk) for chunk in islice(chunks, AHEAD * threads))
+    if not 0 <= min_score <= 1:
+        raise ConfigurationError(f"min_score={min_score} is outside 0 to 1; nearest valid: {int(min_score > 1)}")
+    files = find_images(paths, without=out / PICTURES if out else None)
+    look = _detector(artifact, min_score) if artifact.detects else _classifier(artifact)
+    with ExitStack() as stack:
+        album = stack.enter_context(Album(out, artifact, files)) if out else None
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        tasks = _tasks(files, artifact, look, album)
+        waiting = deque(pool.submit(task) for task in islice(tasks, AHEAD * threads))
         while waiting:
-            done = waiting.popleft()
-            yield from done.result()
-            waiting.extend(pool.submit(label, chunk) for chunk in islice(chunks, 1))
+            for result, frame in waiting.popleft().result():
+                if album:
+                    album.add(result, frame)
+                yield result
+            waiting.extend(pool.submit(task) for task in islice(tasks, 1))
 
 
-def find_images(paths: list[str | Path]) -> list[str]:
-    """The files among ``paths``, and below the folders among them every file with an image's suffix, sorted.
+def find_images(paths: list[str | Path], *, without: Path | None = None) -> list[str]:
+    """The files among ``paths``, and below the folders among them every image and video, sorted.
 
-    Raises DataError for a path that does not exist and a folder without images, before any work is done.
+    What is below ``without`` is left out. Raises DataError for a path that does not exist and a folder without images,
+    and ConfigurationError for a video where PyAV is missing, before any work is done.
     """
     files = list[str]()
     for path in map(Path, paths):
@@ -96,19 +73,91 @@ def find_images(paths: list[str | Path]) -> list[str]:
             found = sorted(
                 str(file)
                 for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+                if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
+                and not file.name.startswith(".")
+                and not (without and file.resolve().is_relative_to(without.resolve()))
+                and file.is_file()
             )
             if not found:
                 raise DataError(f"{path}: no images in this folder; known suffixes: {', '.join(sorted(SUFFIXES))}")
             files += found
         elif path.exists() or str(path).startswith("sample:"):
+            if is_video(path):
+                check_video_support(path)
             files.append(str(path))
         else:
             raise DataError(f"{path}: there is no such file or folder; check the path")
     return files
 
 
-def _chunks(files: list[str]) -> Iterator[list[str]]:
+def _classifier(artifact: Artifact) -> Look:
+    session, names = open_artifact(artifact, threads=1), artifact.class_names
+
+    def look(file: str, image: np.ndarray, size: tuple[int, int], moment: Moment | None) -> Prediction:
+        scores = session(image[None])[0]
+        best = int(np.argmax(scores))
+        return Prediction(file, names[best], float(scores[best]), moment)
+
+    return look
+
+
+def _detector(artifact: Artifact, min_score: float) -> Look:
+    session, names = open_detector(artifact, threads=1), artifact.class_names
+    height, width = artifact.image_shape[:2]
+
+    def look(file: str, image: np.ndarray, size: tuple[int, int], moment: Moment | None) -> BoxedImage:
+        found = session(image[None])[0]
+        found = found.at(found.scores >= min_score).stretched((width, height), size)
+        boxes = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        told = (FoundBox(names[label], label, score, (x1, y1, x2, y2)) for label, score, (x1, y1, x2, y2) in boxes)
+        return BoxedImage(file, size, tuple(told), moment)
+
+    return look
+
+
+def _tasks(files: list[str], artifact: Artifact, look: Look, album: Album | None) -> Iterator[Callable[[], list[Done]]]:
+    """Work for the threads: some images, or a frame of a video, which is decoded here because frames have an order."""
+
+    def images(chunk: list[str]) -> list[Done]:
+        return [(_image(file, artifact, look, album), None) for file in chunk]
+
+    def frame(file: str, frame: Frame) -> list[Done]:
+        size = (frame.pixels.shape[1], frame.pixels.shape[0])
+        result = look(file, prepare(frame.pixels, artifact.spec.preprocessing), size, frame.moment)
+        if album and isinstance(result, BoxedImage):
+            return [(result, replace(frame, pixels=album.picture(frame.pixels, result)))]
+        return [(result, None)]
+
+    for of_videos, group in groupby(files, is_video):
+        if not of_videos:
+            for chunk in _chunks(group):
+                yield lambda chunk=chunk: images(chunk)
+            continue
+        for file in group:
+            try:
+                for shown in read_frames(file):
+                    yield lambda file=file, shown=shown: frame(file, shown)
+            except (DataError, ConfigurationError) as error:
+                skipped = SkippedFile(file, str(error).removeprefix(f"{file}: "))
+                yield lambda skipped=skipped: [(skipped, None)]
+
+
+def _image(file: str, artifact: Artifact, look: Look, album: Album | None) -> Result:
+    """What is seen in an image file; its picture is written."""
+    try:
+        image = load_prepared(file, artifact.spec.preprocessing)
+    except DataError as error:
+        return SkippedFile(file, str(error).removeprefix(f"{file}: "))
+    size = shown_size(file) if artifact.detects else (0, 0)
+    if isinstance(size, str):
+        return SkippedFile(file, size)
+    result = look(file, image, size, None)
+    if album and isinstance(result, BoxedImage):
+        album.save_picture(result)
+    return result
+
+
+def _chunks(files: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(files)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk

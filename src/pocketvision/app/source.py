@@ -12,7 +12,8 @@ from ..data.sources import load_split
 from ..data.transforms import load_prepared
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting import onnx
-from ..exporting.artifact import FORMATS, Artifact
+from ..exporting.artifact import FORMATS, Artifact, Form
+from ..measuring.box_parity import BoxParity
 from ..measuring.parity import Parity, check_parity
 from ..nn.model import Model
 from ..training.checkpoint import BEST, SPLIT, load_model
@@ -81,13 +82,15 @@ def opened(
             yield export_checked(model, Path(scratch) / "model.onnx", split_file(source))[0], model
 
 
-def export_checked(model: Model, out: Path, split: Path | None) -> tuple[Artifact, Parity | None]:
+def export_checked(
+    model: Model, out: Path, split: Path | None, form: Form | None = None
+) -> tuple[Artifact, Parity | BoxParity | None]:
     """Export to ``out``, which appears only when the file computes what the model does on images of ``split``'s val.
 
-    Parity is None, and said, where there is no split or none of its images can be read. Raises ExportError, which
-    names where the bad file is kept.
+    ``form``: what a detector's file gives (``exporting.artifact.Artifact``). Parity is None, and said, where there is
+    no split or none of its images can be read. Raises ExportError, which names where the bad file is kept.
     """
-    unchecked = onnx.export(model, out=out.with_name(f"{out.stem}.unchecked{out.suffix}"))
+    unchecked = onnx.export(model, form=form, out=out.with_name(f"{out.stem}.unchecked{out.suffix}"))
     parity = None
     try:
         if split is not None:

@@ -7,13 +7,24 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from ..errors import ConfigurationError, ExportError
+from ..spec.heads import ClassifierHead, SSDHead
 from ..spec.model import ModelSpec, Preprocessing, from_data, to_data
 
-CONTRACT, SEAL = "pocketvision", "sha256"  # keys of a file's metadata
+CONTRACT, SEAL, ANCHORS = "pocketvision", "sha256", "anchors"  # keys of a file's metadata
 UNSEALED = "unsealed".ljust(64, "-")
 FORMATS = {".onnx": "onnx"}
+Form = Literal["scores", "nms", "dense", "raw"]
+# What the outputs of each form are called. Boxes and scores are never one tensor: they would share a scale in int8.
+OUTPUTS: dict[Form, tuple[str, ...]] = {
+    "scores": ("scores",),
+    "nms": ("boxes", "scores", "labels"),
+    "dense": ("boxes", "scores"),
+    "raw": ("logits", "codes"),
+}
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +50,12 @@ class Created:
 class Artifact:
     """An exported network and its contract.
 
-    Input: RGB pixels 0 to 255, resized and cropped by the caller as ``spec.preprocessing`` says
-    (``data.transforms.prepare``); scaling and normalisation are in the file. Output: one score per class of
-    ``labels``, summing to 1. ``sha256`` is the digest of the file.
+    Input: RGB pixels 0 to 255, resized by the caller as ``spec.preprocessing`` says (``data.transforms.prepare``);
+    scaling and normalisation are in the file. Output of a classifier: one score per class of ``labels``, summing to 1.
+    Of a detector, as its ``form`` says: "nms": ``boxes`` [M, 4] (x1, y1, x2, y2 in pixels of the input), ``scores`` [M]
+    and ``labels`` [M] of the one image, best first; "dense": ``boxes`` [N, A, 4] and ``scores`` [N, A, classes] of all
+    anchors; "raw": ``logits`` [N, A, 1 + classes] (first the background's) and ``codes`` [N, A, 4], relative to the
+    ``anchors`` [A, 4], which are in the file's metadata. ``sha256`` is the digest of the file.
     """
 
     path: Path
@@ -49,9 +63,10 @@ class Artifact:
     precision: str
     spec: ModelSpec
     input: TensorInfo
-    output: TensorInfo
+    outputs: tuple[TensorInfo, ...]
     created: Created
     sha256: str
+    anchors: tuple[Corners, ...] = ()
 
     @classmethod
     def load(cls, path: Path | str) -> "Artifact":
@@ -74,12 +89,28 @@ class Artifact:
             )
         if not _seal_holds(content, metadata.get(SEAL, "")):
             raise ExportError(f"{path} is damaged, or was edited after the export; export the model again")
-        return _from_contract(path, metadata[CONTRACT], hashlib.sha256(content).hexdigest())
+        return _from_contract(path, metadata, hashlib.sha256(content).hexdigest())
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the scores; empty when the network has none."""
         return self.spec.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """``labels``, or the classes' numbers where they have no names."""
+        return self.labels or tuple(str(index) for index in range(self.spec.head.classes))
+
+    @property
+    def form(self) -> Form:
+        """What the outputs are."""
+        names = tuple(output.name for output in self.outputs)
+        return next(form for form, outputs in OUTPUTS.items() if outputs == names)
+
+    @property
+    def detects(self) -> bool:
+        """Whether it finds boxes."""
+        return self.form != "scores"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -93,14 +124,23 @@ class Artifact:
         return self.path.stat().st_size / 1e6
 
 
-def image_input(size: int) -> TensorInfo:
-    """The input of every artifact: uint8 images, channels last."""
-    return TensorInfo("image", "uint8", "NHWC", (None, size, size, 3))
+def image_input(size: int, batch: int | None = None) -> TensorInfo:
+    """The input of every artifact: uint8 images, channels last; ``batch`` None: any number of them."""
+    return TensorInfo("image", "uint8", "NHWC", (batch, size, size, 3))
 
 
-def scores_output(classes: int) -> TensorInfo:
-    """The output of a classifier."""
-    return TensorInfo("scores", "float32", "NC", (None, classes))
+def outputs_of(form: Form, classes: int, anchors: int = 0) -> tuple[TensorInfo, ...]:
+    """The outputs of a file; see ``Artifact``."""
+    shapes: dict[Form, tuple[tuple[str, tuple[int | None, ...]], ...]] = {
+        "scores": (("NC", (None, classes)),),
+        "nms": (("M4", (None, 4)), ("M", (None,)), ("M", (None,))),
+        "dense": (("NA4", (None, anchors, 4)), ("NAC", (None, anchors, classes))),
+        "raw": (("NAC", (None, anchors, 1 + classes)), ("NA4", (None, anchors, 4))),
+    }
+    return tuple(
+        TensorInfo(name, "int64" if name == "labels" else "float32", layout, shape)
+        for name, (layout, shape) in zip(OUTPUTS[form], shapes[form], strict=True)
+    )
 
 
 def created_now() -> Created:
@@ -110,24 +150,26 @@ def created_now() -> Created:
     return Created(version("pocketvision"), version("torch"), now.date().isoformat())
 
 
-def to_metadata(spec: ModelSpec, precision: str) -> dict[str, str]:
-    """What an exporter writes into its file: JSON for ``Artifact.load``, a place for the seal, four keys for people."""
+def to_metadata(spec: ModelSpec, precision: str, form: Form, anchors: tuple[Corners, ...] = ()) -> dict[str, str]:
+    """What an exporter writes into its file: JSON for ``Artifact.load``, a place for the seal, and keys for people."""
     preprocessing = spec.preprocessing
     contract = {
         "precision": precision,
         "spec": to_data(spec),
-        "input": asdict(image_input(preprocessing.size)),
-        "output": asdict(scores_output(spec.head.classes)),
+        "input": asdict(image_input(preprocessing.size, 1 if form == "nms" else None)),
+        "outputs": [asdict(output) for output in outputs_of(form, spec.head.classes, len(anchors))],
         "created": asdict(created_now()),
     }
-    return {
-        CONTRACT: json.dumps(contract, sort_keys=True),
-        SEAL: UNSEALED,
+    described = {
         "labels": "\n".join(spec.labels),
         "mean": ", ".join(map(str, preprocessing.mean)),
         "std": ", ".join(map(str, preprocessing.std)),
-        "input": describe_input(preprocessing),
+        "input": describe_input(preprocessing, "1" if form == "nms" else "N"),
+        "output": describe_output(spec, form),
     }
+    if form == "raw":
+        described[ANCHORS] = json.dumps(anchors)
+    return {CONTRACT: json.dumps(contract, sort_keys=True), SEAL: UNSEALED} | described
 
 
 def sealed(content: bytes) -> bytes:
@@ -140,7 +182,7 @@ def _seal_holds(content: bytes, seal: str) -> bool:
     return hashlib.sha256(unsealed).hexdigest() == seal
 
 
-def describe_input(preprocessing: Preprocessing) -> str:
+def describe_input(preprocessing: Preprocessing, batch: str = "N") -> str:
     """The preprocessing contract in one sentence."""
     p = preprocessing
     how = f"({p.interpolation}, antialiased)"
@@ -148,7 +190,27 @@ def describe_input(preprocessing: Preprocessing) -> str:
         placed = f"resize the whole image to {p.size} x {p.size} pixels, each side by itself {how}"
     else:
         placed = f"resize the short side to {p.resize} pixels {how}, cut the central {p.size} x {p.size}"
-    return f"uint8 [N, {p.size}, {p.size}, 3], RGB, 0 to 255: {placed}; (x / 255 - mean) / std is in the model"
+    return f"uint8 [{batch}, {p.size}, {p.size}, 3], RGB, 0 to 255: {placed}; (x / 255 - mean) / std is in the model"
+
+
+def describe_output(spec: ModelSpec, form: Form) -> str:
+    """What the outputs mean, in words."""
+    head, corners = spec.head, "x1, y1, x2, y2 in pixels of the input"
+    if isinstance(head, ClassifierHead) or form == "scores":
+        return f"scores [N, {head.classes}]: the probability of each class"
+    if form == "nms":
+        s = head.selection
+        rule = f"score above {s.min_score:g}, {s.candidates} of a class, overlap (IoU) up to {s.iou:g}, {s.most} in all"
+        return f"boxes [M, 4]: {corners}; scores [M], best first; labels [M], class from 0. What is told: {rule}"
+    if form == "dense":
+        return f"boxes [N, A, 4]: {corners}, of every anchor; scores [N, A, {head.classes}]; overlaps are still in"
+    assert isinstance(head, SSDHead)
+    centre, size = head.variances
+    return (
+        f"logits [N, A, {1 + head.classes}], background first; scores are their {head.scores}. codes [N, A, 4]: dx, "
+        f"dy, dw, dh. An anchor (metadata: {corners}) of centre x, y and size w, h stands for the box of centre "
+        f"x + {centre:g} dx w, y + {centre:g} dy h and size w exp({size:g} dw), h exp({size:g} dh)"
+    )
 
 
 def _onnx_metadata(path: Path, content: bytes) -> dict[str, str]:
@@ -164,19 +226,24 @@ def _onnx_metadata(path: Path, content: bytes) -> dict[str, str]:
     return {entry.key: entry.value for entry in proto.metadata_props}
 
 
-def _from_contract(path: Path, text: str, sha256: str) -> Artifact:
+def _from_contract(path: Path, metadata: dict[str, str], sha256: str) -> Artifact:
     try:
-        contract = json.loads(text)
-        return Artifact(
+        contract = json.loads(metadata[CONTRACT])
+        artifact = Artifact(
             path=path,
             format=FORMATS[path.suffix],
             precision=contract["precision"],
             spec=from_data(contract["spec"]),
             input=_tensor(contract["input"]),
-            output=_tensor(contract["output"]),
+            # before detectors there was one "output"
+            outputs=tuple(map(_tensor, contract["outputs"] if "outputs" in contract else [contract["output"]])),
             created=Created(**contract["created"]),
             sha256=sha256,
+            anchors=tuple(map(tuple, json.loads(metadata.get(ANCHORS, "[]")))),
         )
+        if tuple(output.name for output in artifact.outputs) not in OUTPUTS.values():
+            raise ValueError("unknown outputs")
+        return artifact
     except (ValueError, KeyError, TypeError, ConfigurationError) as error:
         raise ExportError(
             f"{path} was exported by another version of pocketvision, whose description this one cannot read "

@@ -13,7 +13,9 @@ from ..files import write_bytes
 from ..nn.fold import fold
 from ..nn.layers import Normalize
 from ..nn.model import Model
-from .artifact import Artifact, image_input, scores_output, sealed, to_metadata
+from ..spec.heads import ClassifierHead
+from .artifact import OUTPUTS, Artifact, Form, image_input, sealed, to_metadata
+from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of, check_form
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -38,14 +40,23 @@ class Deployed(nn.Module):
         return torch.softmax(self.model(self.normalize(image.permute(0, 3, 1, 2).contiguous())), 1)
 
 
-def export(model: Model, *, precision: str = "float32", calibration: object = None, out: Path | str) -> Artifact:
+def export(
+    model: Model,
+    *,
+    precision: str = "float32",
+    calibration: object = None,
+    form: Form | None = None,
+    out: Path | str,
+) -> Artifact:
     """Write ``model`` (eval mode; it is folded on a copy) as ONNX to ``out`` and return the file as an ``Artifact``.
 
-    The batch dimension is free: at batch 1 that costs no time in ONNX Runtime (under 1%, not resolved). The same
-    model gives the same bytes on the same day with the same versions of torch and onnxscript.
+    ``form``: what a detector's file gives, see ``Artifact``; "nms" by default. The batch dimension is free but in that
+    form: at batch 1 that costs no time in ONNX Runtime (under 1%, not resolved). The same model gives the same bytes
+    on the same day with the same versions of torch and onnxscript.
 
     Raises ConfigurationError for a model in train mode, a precision other than float32 (which needs no
-    ``calibration``), or an ``out`` that does not end in .onnx; ExportError when the conversion or the writing fails.
+    ``calibration``), a form that the model has not, or an ``out`` that does not end in .onnx; ExportError when the
+    conversion or the writing fails.
     """
     out = Path(out)
     if precision != "float32":
@@ -54,16 +65,18 @@ def export(model: Model, *, precision: str = "float32", calibration: object = No
         raise ConfigurationError("calibration images are for int8; a float32 export takes none: leave them out")
     if out.suffix != ".onnx":
         raise ConfigurationError(f"{out} must end in .onnx; nearest valid: {out.with_suffix('.onnx')}")
+    form = check_form(model.spec.head, form)
     import onnx
 
     try:
-        proto = _convert(model)
+        proto = _convert(model, form)
         onnx.checker.check_model(proto, full_check=True)
     except (RuntimeError, onnx.checker.ValidationError) as error:  # RuntimeError: the base of torch's exporter errors
         cause = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch cannot convert {model.spec.backbone.name} to ONNX for {out}: {cause}") from error
     _strip(proto.graph)
-    for key, value in to_metadata(model.spec, precision).items():
+    anchors = anchors_of(model) if form in ("dense", "raw") else ()
+    for key, value in to_metadata(model.spec, precision, form, anchors).items():
         proto.metadata_props.add(key=key, value=value)
     try:
         write_bytes(out, sealed(proto.SerializeToString(deterministic=True)))
@@ -72,24 +85,28 @@ def export(model: Model, *, precision: str = "float32", calibration: object = No
     return Artifact.load(out)
 
 
-def _convert(model: Model) -> ModelProto:
-    deployed = Deployed(model).eval()
-    size, classes = model.spec.preprocessing.size, model.spec.head.classes
+def _convert(model: Model, form: Form) -> ModelProto:
+    deployed = (Deployed(model) if form == "scores" else DeployedDetector(model, form)).eval()
+    size = model.spec.preprocessing.size
+    batch = 1 if form == "nms" else 2  # torch.export would fix a batch of 1
     program = torch.onnx.export(
         deployed,
-        (torch.zeros(2, size, size, 3, dtype=torch.uint8),),  # torch.export would fix a batch of 1
+        (torch.zeros(batch, size, size, 3, dtype=torch.uint8),),
         dynamo=True,
         verbose=False,
         external_data=False,
         optimize=True,
         opset_version=18,
         input_names=[image_input(size).name],
-        output_names=[scores_output(classes).name],
-        dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+        output_names=EVERY_ANCHOR if form == "nms" else OUTPUTS[form],
+        dynamic_shapes=None if form == "nms" else {"image": {0: torch.export.Dim("N")}},
         custom_translation_table={torch.ops.aten.mean.dim: _mean},
     )
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto  # a new one each time
+    if form == "nms" and not isinstance(model.spec.head, ClassifierHead):
+        add_selection(proto, model.spec.head.selection)
+    return proto
 
 
 def _mean(x: Any, dim: Any, keepdim: bool = False, dtype: int | None = None) -> Any:

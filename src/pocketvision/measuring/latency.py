@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from math import ceil, inf
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Latency:
 
 
 def measure_sessions(
-    sessions: Mapping[str, Session], *, n: int = 100, seconds: float = 30.0, image: np.ndarray | None = None
+    sessions: Mapping[str, Session[Any]], *, n: int = 100, seconds: float = 30.0, image: np.ndarray | None = None
 ) -> dict[str, Latency]:
     """Latency of each session on one image, interleaved; arguments and errors as ``measure``.
 
@@ -168,7 +169,7 @@ class _Calls:
         )
 
 
-def _call(session: Session, image: np.ndarray) -> Callable[[], object]:
+def _call(session: Session[Any], image: np.ndarray) -> Callable[[], object]:
     return lambda: session(image)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigurationError, ExportError
-from .runtimes import open_artifact
+from ..spec.heads import ClassifierHead
+from ..tasks.coco import Found
+from .box_parity import BoxParity, compare_boxes
+from .runtimes import open_artifact, open_detector
 
 if TYPE_CHECKING:
     from ..exporting.artifact import Artifact
@@ -64,7 +68,7 @@ def compare(expected: np.ndarray, actual: np.ndarray) -> Parity:
     )
 
 
-def parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity:
+def parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity | BoxParity:
     """Compare ``artifact``, run one image at a time, with ``model`` as it was trained (so folding is tested too).
 
     ``images``: prepared real photos, uint8 [N, S, S, 3], N at least 1. Raises ConfigurationError without images or
@@ -72,16 +76,21 @@ def parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity:
     """
     if len(images) == 0:
         raise ConfigurationError("parity needs at least one image; give some of the data set's photos")
-    expected = model_scores(model, images)
-    session = open_artifact(artifact)
-    return compare(expected, np.concatenate([session(image[None]) for image in images]))
+    head = artifact.spec.head
+    if isinstance(head, ClassifierHead):
+        expected, session = model_scores(model, images), open_artifact(artifact)
+        return compare(expected, np.concatenate([session(image[None]) for image in images]))
+    detector = open_detector(artifact)
+    found = [detector(image[None])[0] for image in images]
+    return compare_boxes(model_found(model, images), found, head.selection)
 
 
-def check_parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity:
+def check_parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity | BoxParity:
     """``parity``, and no bad file under a good name.
 
     When it does not hold, the file is renamed to ``<name>.failed<suffix>`` beside it, for inspection, and ExportError
-    says so with the figures. The limits are 1e-3 for every score and agreement on every image that is not a tie.
+    says so with the figures. The limits: of a classifier, 1e-3 for every score and agreement on every image that is
+    not a tie; of a detector, 1e-3 for every score, and a partner for every box with an IoU of 0.99.
     """
     result = parity(artifact, model, images)
     if not result.holds:
@@ -102,6 +111,17 @@ def failed_path(path: Path) -> Path:
 
 def model_scores(model: Model, images: np.ndarray, batch: int = 16) -> np.ndarray:
     """Scores [N, classes] of uint8 images [N, S, S, 3] by the model itself, as it is and where it is."""
+    return np.concatenate([logits.softmax(1).cpu().numpy() for logits in _outputs(model, images, batch)])
+
+
+def model_found(model: Model, images: np.ndarray, batch: int = 16) -> list[Found]:
+    """What the model itself, a detector, finds in uint8 images [N, S, S, 3], in pixels of them."""
+    from ..tasks.detection import found_in, to_arrays
+
+    return [to_arrays(found) for outputs in _outputs(model, images, batch) for found in found_in(outputs)]
+
+
+def _outputs(model: Model, images: np.ndarray, batch: int) -> Iterator[Any]:
     import torch
 
     from ..nn.layers import Normalize
@@ -110,9 +130,7 @@ def model_scores(model: Model, images: np.ndarray, batch: int = 16) -> np.ndarra
         raise ConfigurationError("the model is in train mode, where its outputs depend on the batch: call model.eval()")
     device = next(model.parameters()).device
     normalize = Normalize(model.spec.preprocessing).to(device)
-    scores = list[np.ndarray]()
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             pixels = torch.from_numpy(images[start : start + batch].copy()).to(device).permute(0, 3, 1, 2)
-            scores.append(model(normalize(pixels)).softmax(1).cpu().numpy())
-    return np.concatenate(scores)
+            yield model(normalize(pixels))

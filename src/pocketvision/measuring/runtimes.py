@@ -6,28 +6,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from ..errors import ConfigurationError, ExportError, nearest
+from ..spec.heads import ClassifierHead, SSDHead
+
+Answer = TypeVar("Answer")
+Run = Callable[[np.ndarray], list[np.ndarray]]  # uint8 images -> a file's outputs, in their order
 
 if TYPE_CHECKING:
     from ..exporting.artifact import Artifact
     from ..nn.model import Model
+    from ..tasks.coco import Found
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """A network ready to run: uint8 images [N, S, S, 3] (RGB) -> float32 scores [N, classes], which sum to 1."""
+class Session(Generic[Answer]):
+    """A network ready to run on uint8 images [N, S, S, 3] (RGB).
+
+    A classifier's answers are float32 scores [N, classes], which sum to 1; a detector's a ``Found`` for each image.
+    """
 
     runtime: str
     version: str
     threads: int
     image_shape: tuple[int, int, int]
-    run: Callable[[np.ndarray], np.ndarray]
+    run: Callable[[np.ndarray], Answer]
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> Answer:
         """Raises ConfigurationError for images of another type or shape."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
@@ -40,13 +48,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A way to run networks: the package that carries it, the command that installs it, the file format it opens."""
+    """A way to run networks: the package that carries it, the command that installs it, the file format it opens.
+
+    ``open`` takes the number of threads, and makes of uint8 images the file's outputs in their order.
+    """
 
     name: str
     package: str
     install: str
     format: str | None
-    open: Callable[[Artifact, int], Session] | None
+    open: Callable[[Artifact, int], Run] | None
 
     def version(self) -> str | None:
         """The installed version, or None when it is not installed."""
@@ -56,12 +67,33 @@ class Runtime:
             return None
 
 
-def open_artifact(artifact: Artifact, *, threads: int = 1) -> Session:
-    """The artifact, loaded into the runtime of its format with ``threads`` threads.
+def open_artifact(artifact: Artifact, *, threads: int = 1) -> Session[np.ndarray]:
+    """A classifier's file, loaded into the runtime of its format with ``threads`` threads.
 
-    Raises ConfigurationError when that runtime is not installed or threads is below 1, ExportError when the runtime
-    cannot load the file.
+    Raises ConfigurationError for a detector's file, when that runtime is not installed or threads is below 1,
+    ExportError when the runtime cannot load the file.
     """
+    if artifact.detects:
+        raise ConfigurationError(f"{artifact.path} is a detector; a classifier is needed here")
+    return _session(artifact, threads, lambda run, images: run(images)[0])
+
+
+def open_detector(artifact: Artifact, *, threads: int = 1) -> Session[list[Found]]:
+    """A detector's file of any form; boxes that the file itself does not select are selected here, in the same way.
+
+    Errors as ``open_artifact``, with the roles exchanged.
+    """
+    if not artifact.detects:
+        raise ConfigurationError(f"{artifact.path} is a classifier; a detector is needed here")
+    return _session(artifact, threads, _selected(artifact))
+
+
+def open_any(artifact: Artifact, *, threads: int = 1) -> Session[np.ndarray] | Session[list[Found]]:
+    """Either of the two, as the file is."""
+    return open_detector(artifact, threads=threads) if artifact.detects else open_artifact(artifact, threads=threads)
+
+
+def _session(artifact: Artifact, threads: int, answer: Callable[[Run, np.ndarray], Answer]) -> Session[Answer]:
     check_threads(threads)
     openers = {runtime.format: runtime for runtime in RUNTIMES.values() if runtime.open}
     if artifact.format not in openers:
@@ -69,17 +101,65 @@ def open_artifact(artifact: Artifact, *, threads: int = 1) -> Session:
             f"no runtime opens the format {artifact.format!r}; {nearest(artifact.format, openers)}"
         )
     runtime = openers[artifact.format]
-    if runtime.version() is None:
+    version = runtime.version()
+    if version is None:
         raise ConfigurationError(f"{artifact.path} needs {runtime.name}, which is not installed: {runtime.install}")
     assert runtime.open is not None
-    return runtime.open(artifact, threads)
+    run = runtime.open(artifact, threads)
+    return Session(runtime.name, version, threads, artifact.image_shape, lambda images: answer(run, images))
 
 
-def open_model(model: Model, *, threads: int = 1) -> Session:
-    """A model (eval mode) in torch: folded on a copy, channels-last, on the CPU, with ``threads`` threads in each call.
+def _selected(artifact: Artifact) -> Callable[[Run, np.ndarray], list[Found]]:
+    """How the outputs of a detector's file become what it found."""
+    head, (height, width, _) = artifact.spec.head, artifact.image_shape
+    assert not isinstance(head, ClassifierHead)
+    from ..tasks.coco import Found
 
-    Raises ConfigurationError for a model in train mode or threads below 1.
+    def each_alone(run: Run, images: np.ndarray) -> list[Found]:
+        return [Found(*run(image[None])) for image in images]
+
+    def of_every_anchor(run: Run, images: np.ndarray) -> list[Found]:
+        import torch
+
+        from ..nn.heads.ssd import SSDOutputs, decode, selected
+        from ..tasks.detection import to_arrays
+
+        first, second = map(torch.from_numpy, run(images))
+        if artifact.form == "raw":
+            assert isinstance(head, SSDHead)
+            anchors = torch.tensor(artifact.anchors)
+            first, second = decode(SSDOutputs(first, second, anchors, (height, width), head))
+        return [to_arrays(selected(*image, head.selection)) for image in zip(first, second, strict=True)]
+
+    return each_alone if artifact.form == "nms" else of_every_anchor
+
+
+def open_model(model: Model, *, threads: int = 1) -> Session[np.ndarray]:
+    """A classifier (eval mode) in torch: folded on a copy, channels-last, on the CPU, ``threads`` threads in each call.
+
+    Raises ConfigurationError for a detector, a model in train mode or threads below 1.
     """
+    if not isinstance(model.spec.head, ClassifierHead):
+        raise ConfigurationError(f"this {model.spec.backbone.name} is a detector; a classifier is needed here")
+    return _torch_session(model, threads, lambda logits: logits.softmax(1).numpy())
+
+
+def open_model_detector(model: Model, *, threads: int = 1) -> Session[list[Found]]:
+    """The same for a detector. Raises ConfigurationError for a classifier, and as ``open_model``."""
+    from ..tasks.detection import found_in, to_arrays
+
+    if isinstance(model.spec.head, ClassifierHead):
+        raise ConfigurationError(f"this {model.spec.backbone.name} is a classifier; a detector is needed here")
+    return _torch_session(model, threads, lambda outputs: [to_arrays(found) for found in found_in(outputs)])
+
+
+def open_any_model(model: Model, *, threads: int = 1) -> Session[np.ndarray] | Session[list[Found]]:
+    """Either of the two, as the model is."""
+    classifies = isinstance(model.spec.head, ClassifierHead)
+    return open_model(model, threads=threads) if classifies else open_model_detector(model, threads=threads)
+
+
+def _torch_session(model: Model, threads: int, answer: Callable[[Any], Answer]) -> Session[Answer]:
     import torch
 
     from ..nn.fold import fold
@@ -87,18 +167,18 @@ def open_model(model: Model, *, threads: int = 1) -> Session:
 
     check_threads(threads)
     preprocessing = model.spec.preprocessing
-    network = torch.nn.Sequential(Normalize(preprocessing), fold(model).float(), torch.nn.Softmax(1))
+    network = torch.nn.Sequential(Normalize(preprocessing), fold(model).float())
     network = network.cpu().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> Answer:
         writable = images if images.flags.writeable else images.copy()
         with _torch_threads(threads), torch.inference_mode():
-            return network(torch.from_numpy(writable).permute(0, 3, 1, 2)).numpy()
+            return answer(network(torch.from_numpy(writable).permute(0, 3, 1, 2)))
 
     return Session("torch", torch.__version__, threads, (preprocessing.size, preprocessing.size, 3), run)
 
 
-def _open_onnx(artifact: Artifact, threads: int) -> Session:
+def _open_onnx(artifact: Artifact, threads: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -111,12 +191,8 @@ def _open_onnx(artifact: Artifact, threads: int) -> Session:
         session = onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no other common base
         raise ExportError(f"ONNX Runtime cannot load {artifact.path}: {error}; export the model again") from None
-    feed, fetch = artifact.input.name, [artifact.output.name]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(fetch, {feed: images})[0])
-
-    return Session("onnxruntime", onnxruntime.__version__, threads, artifact.image_shape, run)
+    feed, fetch = artifact.input.name, [output.name for output in artifact.outputs]
+    return lambda images: session.run(fetch, {feed: images})  # type: ignore[return-value]  (no sparse tensors here)
 
 
 RUNTIMES: dict[str, Runtime] = {

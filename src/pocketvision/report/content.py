@@ -9,14 +9,16 @@ from ..data.check import noun
 from ..data.sources import Dataset
 from ..errors import ConfigurationError
 from ..exporting.artifact import Artifact
+from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency
 from ..measuring.parity import Parity
 from ..spec.cost import ModelCost, cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded
 from ..training.evaluate import ClassificationResult
+from ..training.evaluate_detection import DetectionResult
 
-EvaluationResult = ClassificationResult
+EvaluationResult = ClassificationResult | DetectionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class BuildReport:
     measured_on: str
     result: EvaluationResult
     latency: tuple[Latency, ...]
-    parity: Parity | None = None
+    parity: Parity | BoxParity | None = None
     budget: tuple[Promise, ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
     candidates: tuple[Candidate, ...] = ()
@@ -103,7 +105,7 @@ class BuildReport:
         }
 
 
-def parity_words(parity: Parity) -> str:
+def parity_words(parity: Parity | BoxParity) -> str:
     """What the comparison of the exported file with the trained network found."""
     images = f"{parity.n} {noun(parity.n, 'image')}"
     return f"The exported file and the trained network were run on {images}: {parity}."

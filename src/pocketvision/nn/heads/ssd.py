@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...spec.heads import SSDHead
+from ...spec.heads import Selection, SSDHead
 from ...spec.model import BackboneSpec
 from ..layers import ConvNorm, conv2d
 from .detections import Detections
@@ -129,14 +129,17 @@ def decode(outputs: SSDOutputs) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def detections(outputs: SSDOutputs) -> list[Detections]:
     """Of each image the boxes that the head's Selection lets through, best first."""
+    return [selected(*image, outputs.head.selection) for image in zip(*decode(outputs), strict=True)]
+
+
+@torch.no_grad()
+def selected(boxes_A4: Tensor, scores_AC: Tensor, selection: Selection) -> Detections:
+    """Of one image's decoded boxes those that ``selection`` lets through, best first."""
     from torchvision.ops import batched_nms
 
-    selection, found = outputs.head.selection, list[Detections]()
-    for boxes_A4, scores_AC in zip(*decode(outputs), strict=True):
-        count = min(selection.candidates, len(boxes_A4))
-        scores_CK, anchors_CK = scores_AC.T.contiguous().topk(count, dim=1)
-        labels_N, places_N = torch.nonzero(scores_CK > selection.min_score, as_tuple=True)
-        scores_N, boxes_N4 = scores_CK[labels_N, places_N], boxes_A4[anchors_CK[labels_N, places_N]]
-        kept = batched_nms(boxes_N4, scores_N, labels_N, selection.iou)[: selection.most]
-        found.append(Detections(boxes_N4[kept], scores_N[kept], labels_N[kept]))
-    return found
+    count = min(selection.candidates, len(boxes_A4))
+    scores_CK, anchors_CK = scores_AC.T.contiguous().topk(count, dim=1)
+    labels_N, places_N = torch.nonzero(scores_CK > selection.min_score, as_tuple=True)
+    scores_N, boxes_N4 = scores_CK[labels_N, places_N], boxes_A4[anchors_CK[labels_N, places_N]]
+    kept = batched_nms(boxes_N4, scores_N, labels_N, selection.iou)[: selection.most]
+    return Detections(boxes_N4[kept], scores_N[kept], labels_N[kept])

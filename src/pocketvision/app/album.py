@@ -1,0 +1,143 @@
+"""The folder that ``predict --out`` writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..data.image import read_image
+from ..errors import ConfigurationError
+from ..exporting.artifact import Artifact
+from ..files import check_writable, write_bytes, write_text
+from ..report.drawing import draw, drawn
+from .predicted import BoxedImage, Moment, Prediction, Result, SkippedFile
+from .video import Frame, VideoWriter, is_video
+
+PICTURES, JSON_NAME, CSV_NAME = "pictures", "predictions.json", "predictions.csv"
+QUALITY = 90
+
+
+class Album:
+    """``predictions.json`` and ``predictions.csv`` of what is added, written when the album is left, also early; of a
+    detector also each image and video with its boxes drawn, in ``pictures``.
+
+    ``files``: all that may come; their pictures lie as they do below the folder that they share. A detector's JSON has
+    ``images``, ``categories`` and ``annotations`` as COCO has; the annotations, which have scores, are also what
+    COCO's tools take as results. Raises ConfigurationError for a folder that cannot be written.
+    """
+
+    def __init__(self, folder: Path, artifact: Artifact, files: list[str]) -> None:
+        try:
+            check_writable(folder / JSON_NAME)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write into {folder}: {error.strerror}; choose another --out") from None
+        self.folder = folder
+        self.labels = artifact.class_names
+        self.draws = artifact.detects
+        places = [os.path.abspath(file) for file in files]
+        shared = os.path.commonpath([os.path.dirname(place) for place in places]) if places else ""
+        self._places = {file: os.path.relpath(place, shared) for file, place in zip(files, places, strict=True)}
+        self._results = list[Result]()
+        self._video: tuple[str, VideoWriter] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_video()
+        skipped = [result.to_dict() for result in self._results if isinstance(result, SkippedFile)]
+        content = self._coco() if self.draws else {"predictions": self._labelled()}
+        write_text(self.folder / JSON_NAME, json.dumps(content | {"skipped": skipped}) + "\n")
+        write_text(self.folder / CSV_NAME, self._csv())
+
+    def picture(self, pixels: np.ndarray, result: BoxedImage) -> np.ndarray:
+        """``pixels`` of the whole image with the boxes drawn; may be called from any thread."""
+        boxes = np.array([box.corners for box in result.boxes]).reshape(-1, 4)
+        labels, scores = (np.array([getattr(box, name) for box in result.boxes]) for name in ("index", "score"))
+        return draw(pixels, drawn(boxes, labels, self.labels, scores))
+
+    def save_picture(self, result: BoxedImage) -> None:
+        """Write an image file's picture; may be called from any thread."""
+        from PIL import Image
+
+        buffer = BytesIO()
+        Image.fromarray(self.picture(read_image(result.file), result)).save(buffer, "JPEG", quality=QUALITY)
+        write_bytes(self.place(result.file, ".jpg"), buffer.getvalue())
+
+    def place(self, file: str, suffix: str) -> Path:
+        """Where the picture of ``file`` lies: photo.jpg -> photo.jpg, photo.png -> photo.png.jpg."""
+        name = self._places[file].replace(":", "-")
+        return self.folder / PICTURES / (name if name.lower().endswith(suffix) else name + suffix)
+
+    def add(self, result: Result, frame: Frame | None) -> None:
+        """Keep ``result``; ``frame``: a video's, its pixels with the boxes drawn, to be written."""
+        self._results.append(result)
+        if self._video and self._video[0] != result.file:
+            self._end_video()
+        if frame:
+            if not self._video:
+                self._video = result.file, VideoWriter(self.place(result.file, ".mp4"), frame.rate)
+            self._video[1].add(frame.pixels, frame.moment)
+
+    def _end_video(self) -> None:
+        if self._video:
+            self._video[1].close()
+            self._video = None
+
+    def _labelled(self) -> list[dict[str, Any]]:
+        return [result.to_dict() for result in self._results if isinstance(result, Prediction)]
+
+    def _coco(self) -> dict[str, Any]:
+        images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+        for result in self._results:
+            if not isinstance(result, BoxedImage):
+                continue
+            where = {key: value for key, value in result.to_dict().items() if key not in ("file", "boxes")}
+            images.append({"id": len(images) + 1, "file_name": result.file} | where)
+            for box in result.boxes:
+                x1, y1, x2, y2 = box.corners
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": len(images),
+                        "category_id": box.index + 1,
+                        "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                        "area": round((x2 - x1) * (y2 - y1), 2),
+                        "iscrowd": 0,
+                        "score": round(box.score, 6),
+                    }
+                )
+        categories = [{"id": index + 1, "name": name} for index, name in enumerate(self.labels)]
+        return {"images": images, "categories": categories, "annotations": annotations}
+
+    def _csv(self) -> str:
+        """A line for each label or box; an image without boxes has none."""
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        video = any(is_video(file) for file in self._places)
+        when = ["frame", "seconds"] if video else []
+        writer.writerow(["file", *when, "label", "score", *(["x1", "y1", "x2", "y2"] if self.draws else [])])
+        for result in self._results:
+            if isinstance(result, SkippedFile):
+                continue
+            begin = [result.file, *(_moment(result.moment) if video else [])]
+            if isinstance(result, Prediction):
+                writer.writerow([*begin, result.label, round(result.score, 6)])
+            else:
+                for box in result.boxes:
+                    writer.writerow([*begin, *_flat(box.to_dict())])
+        return text.getvalue()
+
+
+def _moment(moment: Moment | None) -> list[Any]:
+    return list(moment.to_dict().values()) if moment else ["", ""]
+
+
+def _flat(box: dict[str, Any]) -> list[Any]:
+    return [box["label"], box["score"], *box["box"]]

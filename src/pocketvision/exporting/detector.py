@@ -1,0 +1,121 @@
+"""Detectors as ONNX: static decoding of every anchor, and the selection of boxes as a few nodes after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigurationError, nearest
+from ..nn.fold import fold
+from ..nn.heads.ssd import SSDOutputs, decode
+from ..nn.layers import Normalize
+from ..nn.model import Model
+from ..spec.heads import ClassifierHead, FasterRCNNHead, Head, Selection, SSDHead
+from .artifact import Corners, Form
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def check_form(head: Head, form: Form | None) -> Form:
+    """The form in which a network with ``head`` is exported, "nms" for a detector where none is given.
+
+    Raises ConfigurationError for one that it has not.
+    """
+    if isinstance(head, FasterRCNNHead):
+        raise ConfigurationError("Faster R-CNN cannot be exported yet; train an SSDLite, which can")
+    valid: tuple[Form, ...] = ("scores",) if isinstance(head, ClassifierHead) else ("nms", "dense", "raw")
+    if form is not None and form not in valid:
+        raise ConfigurationError(f"a {type(head).__name__} cannot be exported as {form!r}; {nearest(form, valid)}")
+    return form or valid[0]
+
+
+class DeployedDetector(nn.Module):
+    """uint8 images [N, S, S, 3] -> of every anchor boxes [N, A, 4] and scores [N, A, classes]; as "raw" its logits
+    [N, A, 1 + classes] and codes [N, A, 4]. See ``onnx.Deployed``."""
+
+    def __init__(self, model: Model, form: Form) -> None:
+        super().__init__()
+        self.normalize = Normalize(model.spec.preprocessing)
+        self.model = fold(model).float().cpu()
+        self.raw = form == "raw"
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        outputs: SSDOutputs = self.model(self.normalize(image.permute(0, 3, 1, 2).contiguous()))
+        return (outputs.logits, outputs.codes) if self.raw else decode(outputs)
+
+
+@torch.no_grad()
+def anchors_of(model: Model) -> tuple[Corners, ...]:
+    """x1, y1, x2, y2 of every anchor in pixels of the input."""
+    assert isinstance(model.spec.head, SSDHead)
+    size, device = model.spec.preprocessing.size, next(model.parameters()).device
+    return tuple(map(tuple, model(torch.zeros(1, 3, size, size, device=device)).anchors.tolist()))
+
+
+EVERY_ANCHOR = ("all_boxes", "all_scores")
+# In ONNX's own notation. NonMaxSuppression itself leaves out what scores too little, class by class. To look for the
+# best candidates of every class (TopK) takes longer than all else here, and only matters where a class has more of
+# them than it may have, which is rare: hence the If.
+_SELECTION = """
+select (float[1,A,4] all_boxes, float[1,A,C] all_scores) => (float[M,4] boxes, float[M] scores, int64[M] labels)
+<float min_score = {{{min_score}}}, float[1] iou = {{{iou}}}, float[1] least = {{{min_score}}}, float zero = {{0}},
+ int64[1] per_class = {{{per_class}}}, int64[1] candidates = {{{candidates}}}, float many = {{{candidates}}},
+ int64[1] most = {{{most}}}, int64[1] flat = {{-1}}, int64[2] corners = {{-1, 4}}, int64 of_class = {{1}},
+ int64 of_anchor = {{2}}, int64[1] last = {{2}}>
+{{
+    by_class = Transpose <perm = [0, 2, 1]> (all_scores)
+    above = Greater (by_class, min_score)
+    ones = Cast <to = 1> (above)
+    counts = ReduceSum <keepdims = 0> (ones, last)
+    highest = ReduceMax <keepdims = 0> (counts)
+    too_many = Greater (highest, many)
+    chosen = If (too_many) <
+        then_branch = best () => (float[1,C,A] few) {{
+            top, places = TopK <sorted = 0> (by_class, candidates)
+            last_of_class = ReduceMin (top, last)
+            lower = Less (by_class, last_of_class)
+            few = Where (lower, zero, by_class)
+        }},
+        else_branch = all () => (float[1,C,A] same) {{
+            same = Identity (by_class)
+        }}
+    >
+    kept = NonMaxSuppression (all_boxes, chosen, per_class, iou, least)
+    class = Gather <axis = 1> (kept, of_class)
+    anchor = Gather <axis = 1> (kept, of_anchor)
+    boxes_of_image = Reshape (all_boxes, corners)
+    scores_of_image = Reshape (by_class, flat)
+    shape = Shape (boxes_of_image)
+    first = Constant <value_ints = [0]> ()
+    anchors = Gather (shape, first)
+    row = Mul (class, anchors)
+    place = Add (row, anchor)
+    kept_scores = Gather (scores_of_image, place)
+    number = Shape (kept_scores)
+    told = Min (number, most)
+    scores, order = TopK (kept_scores, told)
+    labels = Gather (class, order)
+    best_anchor = Gather (anchor, order)
+    boxes = Gather (boxes_of_image, best_anchor)
+}}
+"""
+
+
+def add_selection(proto: ModelProto, selection: Selection) -> None:
+    """Turn a graph for one image that gives ``EVERY_ANCHOR``, boxes [1, A, 4] and scores [1, A, C], into one that gives
+    boxes [M, 4], scores [M] and labels [M]: those that ``selection`` lets through, as ``nn.heads.ssd.detections``."""
+    from onnx import compose, parser
+
+    anchors = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    text = _SELECTION.format(
+        min_score=selection.min_score,
+        iou=selection.iou,
+        per_class=min(selection.candidates, selection.most),
+        candidates=min(selection.candidates, anchors),
+        most=selection.most,
+    )
+    same = [(name, name) for name in EVERY_ANCHOR]
+    proto.graph.CopyFrom(compose.merge_graphs(proto.graph, parser.parse_graph(text), same))
