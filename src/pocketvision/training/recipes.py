@@ -52,24 +52,34 @@ def scratch(images: int, classes: int) -> Recipe:
 
 
 def finetune_detector(images: int, classes: int) -> Recipe:
-    """From ImageNet weights to boxes in some hundred or thousand images: AdamW, EMA, warm-up, clipped gradients."""
+    """From ImageNet weights to boxes in some hundred or thousand images.
+
+    AdamW with a head that learns twice as fast, the stages up to output stride 4 frozen (a third less time, and as
+    good), averaged weights, gradients of at most 10; SSD's zoom-out, crops and colours (arXiv:1512.02325 §2.2, §3.6).
+    Of 205 images of blood cells the rarest and smallest are found last: they want the high learning rate and the many
+    epochs (docs/LOG.md).
+    """
     return Recipe(
-        epochs=_epochs(images, 8_000, 10, 60),
+        epochs=_epochs(images, 10_000, 12, 60),
         batch=16,
         optimizer="adamw",
-        lr=1e-3,
+        lr=3e-3,
+        head_lr=2.0,
+        freeze=2,
         warmup_epochs=1,
-        weight_decay=0.05,
+        weight_decay=0.02,
         bn_momentum=0.1,
         ema=0.99,
         clip_norm=10.0,
+        label_smoothing=0.0,
+        augment=Augment(zoom_out=0.3, iou_crop=0.8, distort=1.0),
     )
 
 
 def scratch_detector(images: int, classes: int) -> Recipe:
-    """Boxes without pretrained weights: the same for three times as long."""
+    """Boxes without pretrained weights: the same with nothing frozen, for three times as long."""
     tuned = finetune_detector(images, classes)
-    return replace(tuned, epochs=_epochs(images, 24_000, 10, 150))
+    return replace(tuned, freeze=0, head_lr=1.0, epochs=_epochs(images, 30_000, 12, 150))
 
 
 def mobilenet_v2() -> Recipe:
