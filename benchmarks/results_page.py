@@ -153,7 +153,7 @@ def time_to_accuracy(result: dict[str, Any]) -> str:
     text += "short side:\n\n"
     text += table(("System", "setting", "own crop", "whole"), tried, 2)
     text += _targets(result)
-    return text + (_machine(result) if "machine" in result else "\nSeconds per epoch: not run.\n")
+    return text + (machine(result) if "machine" in result else "\nSeconds per epoch: not run.\n")
 
 
 def _targets(result: dict[str, Any]) -> str:
@@ -186,14 +186,14 @@ def throughput() -> str:
         text += f"Prediction from JPEG files, MobileNetV3-Small at 224 pixels, {found['images']} images, best of "
         text += f"{found['rounds']} rounds (`python benchmarks/predict.py`):\n\n"
         text += table(("System", "images per second"), [[name, f"{rate:.0f}"] for name, rate in rates.items()])
-        text += _machine(found)
+        text += machine(found)
     found = load("training")
     if found and found.get("epochs"):
         text += "\nTraining from JPEG files, images per second in the first epoch and later "
         text += "([benchmarks/training.md](../benchmarks/training.md) has the steps alone):\n\n"
         keys = ("model", "system", "how", "first", "later", "to_timm")
         rows = [[str(row[key]) for key in keys] for row in found["epochs"]]
-        text += table(("Model", "system", "how", "first epoch", "later", "later / best of timm"), rows, 3) + _machine(
+        text += table(("Model", "system", "how", "first epoch", "later", "later / best of timm"), rows, 3) + machine(
             found
         )
     else:
@@ -201,19 +201,22 @@ def throughput() -> str:
     return text
 
 
-def _machine(found: dict[str, Any]) -> str:
-    machine = found["machine"]
+def machine(found: dict[str, Any]) -> str:
+    """Where and when it was measured."""
+    facts = found["machine"]
     load_before = f", load {found['load_before']} before it" if "load_before" in found else ""
-    return f"\n{machine['cores']} cores of {machine['cpu']}, {found['date'][:10]}{load_before}.\n"
+    return f"\n{facts['cores']} cores of {facts['cpu']}, {found['date'][:10]}{load_before}.\n"
 
 
 def page() -> str:
     """The whole page."""
+    from results_detection import detection
+
     ladder, times = load("ladder"), load("time_to_accuracy")
     parts = [HEAD]
     parts += [claims(ladder), rungs(ladder)] if ladder else ["## The papers' claims about training\n\nNot run.\n"]
     parts += ["### Full size\n\n`python benchmarks/ladder.py run --scale gpu`: not run, no GPU was lent.\n"]
-    parts += [time_to_accuracy(times) if times else "## Time to accuracy\n\nNot run.\n", throughput()]
+    parts += [time_to_accuracy(times) if times else "## Time to accuracy\n\nNot run.\n", throughput(), detection()]
     return "\n".join(parts)
 
 
