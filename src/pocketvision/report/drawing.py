@@ -123,7 +123,8 @@ def _extent(text: str, font: "FreeTypeFont", margin: int) -> tuple[int, int]:
 
 
 def _place(corners: Corners, extent: tuple[int, int], size: tuple[int, int], taken: Sequence[Corners]) -> Corners:
-    """Where a label of ``extent`` stands: above its box, below, or in it; of these where it covers others least."""
+    """Where a label of ``extent`` stands: above its box, below, beside or in it; of these where it covers least of the
+    other labels, and of its own box if that is small."""
     x1, y1, x2, y2 = corners
     width, height = extent
     places = [
@@ -139,7 +140,8 @@ def _place(corners: Corners, extent: tuple[int, int], size: tuple[int, int], tak
     ]
     candidates = [_inside(x, y, extent, size) for x, y in places]
     moved = [abs(place[0] - x) + abs(place[1] - y) for place, (x, y) in zip(candidates, places, strict=True)]
-    covered = [sum(_overlap(place, other) for other in taken) for place in candidates]
+    small = [corners] if (x2 - x1) * (y2 - y1) < 4 * width * height else []
+    covered = [sum(_overlap(place, other) for other in (*taken, *small)) for place in candidates]
     return candidates[min(range(len(places)), key=lambda i: (covered[i], moved[i] > 0, i))]
 
 
