@@ -33,6 +33,35 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def detector():
+    """An SSDLite of three rows and three classes for 96 pixels, whose scores differ from place to place; eval mode."""
+    import torch
+
+    from pocketvision.nn.model import build
+    from pocketvision.spec.detectors import with_ssd
+    from pocketvision.spec.heads import ClassifierHead
+    from pocketvision.spec.model import BackboneSpec, ModelSpec
+    from pocketvision.spec.rows import Conv
+
+    torch.manual_seed(3)
+    rows = (Conv(8, stride=4), Conv(16, stride=4), Conv(24, stride=2))
+    spec = ModelSpec(BackboneSpec("tiny", rows), ClassifierHead(3))
+    model = build(with_ssd(spec, ("ant", "bee", "cow"), size=96, extras=(16,)))
+    for predictions, spread in ((model.head.classes, 3.0), (model.head.boxes, 1.0)):
+        for prediction in predictions:
+            torch.nn.init.normal_(prediction[-1].weight, std=spread)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def detector_file(detector, tmp_path_factory: pytest.TempPathFactory):
+    """``detector`` exported with its selection and NMS."""
+    from pocketvision.exporting.onnx import export
+
+    return export(detector, out=tmp_path_factory.mktemp("detector") / "tiny.onnx")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """With CI=true a skipped test is a failed one."""

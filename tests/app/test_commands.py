@@ -82,6 +82,13 @@ def test_predict_labels_good_images_and_counts_bad_ones(run: Path, digits: Path,
     labels = {Path(item["file"]).name: item["label"] for item in result["predictions"]}
     assert all(labels[path.name] == "digit 1" for path in good)
     assert set(result["predictions"][0]) == {"file", "label", "score"}
+    assert call("predict", run, good[0]).stdout.splitlines()[-1] == "1 image labelled, 0 skipped"
+    answer("predict", run, folder, "--out", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert written == {"predictions": result["predictions"], "skipped": result["skipped"]}
+    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert (lines[0], len(lines)) == ("file,label,score", 5)
+    assert not (tmp_path / "out" / "pictures").exists()
 
 
 def test_predict_of_nothing(run: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CELL_NUMBERS_UP_TO, NAMES_UP_TO = 25, 150
 LABEL_LENGTH = 22
+SHARES = {"val_top1": "top-1, %", "val_map": "mAP, %"}  # of a curve, 0 to 1
 _STYLES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 144  # a picture is shown at 96 pixels an inch or smaller, so it stays sharp on a fine screen
 
@@ -38,6 +39,7 @@ def curve_plots(curve: Sequence[Mapping[str, float]], theme: Theme) -> dict[str,
     plots = {
         "Loss": {"training": "train_loss", "validation": "val_loss"},
         "Accuracy on the validation split": {"validation": "val_top1"},
+        "mAP on the validation split": {"validation": "val_map"},
         "Learning rate": {"learning rate": "lr"},
     }
     drawn = dict[str, bytes]()
@@ -55,13 +57,13 @@ def _curve_plot(curve: Sequence[Mapping[str, float]], series: Mapping[str, str],
     styles = zip(series.items(), theme.lines, ("o", "s"), strict=False)
     for (name, key), colour, marker in styles:
         rows = [row for row in curve if key in row]
-        x, y = [row["epoch"] for row in rows], [row[key] * (100 if key == "val_top1" else 1) for row in rows]
+        x, y = [row["epoch"] for row in rows], [row[key] * (100 if key in SHARES else 1) for row in rows]
         marker = marker if len(x) <= 40 else ""
         axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
-        if key == "val_top1":
+        if key in SHARES:
             _mark_best(axes, x, y, theme)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("top-1, %" if "val_top1" in series.values() else title.lower())
+    axes.set_ylabel(next((SHARES[key] for key in series.values() if key in SHARES), title.lower()))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.margins(y=0.12)

@@ -2,10 +2,11 @@
 
 from typing import Any, Protocol
 
-from ..errors import ConfigurationError
 from ..training.evaluate import ClassificationResult
+from ..training.evaluate_detection import DetectionResult
 from .classification import ClassificationView
 from .content import BuildReport
+from .detection import DetectionView
 from .html import Html
 
 
@@ -47,4 +48,5 @@ def view_of(report: BuildReport) -> View:
     match report.result:
         case ClassificationResult():
             return ClassificationView(report, report.result)
-    raise ConfigurationError(f"there is no view of a {type(report.result).__name__}")
+        case DetectionResult():
+            return DetectionView(report, report.result)
