@@ -15,8 +15,8 @@ postprocessing of ``ssdlite320_mobilenet_v3_large``, on ``mobilenet_v2`` tapped 
 weights need. Training as its references have it for SSDLite: presets "ssdlite" (IoU crops, flips) or "ssd"
 (photometric distortion and zoom-out too), SGD with momentum 0.9, batches of 24, weight decay 4e-5 on everything, a
 linear warm-up in the first epoch from a thousandth, a cosine by epochs. Its learning rate of 0.15 is that of 8 GPUs
-with 24 images each, so one process has 0.15 / 8; "high" keeps 0.15. The schedule gets as many epochs as the first one
-says that fit.
+with 24 images each, so one process has 0.15 / 8; "high" keeps 0.15. The schedule gets as many epochs as fit at the
+speed of the last one.
 
 lowres (FACTS H13): a detector trained at 160 pixels, against one trained at 320 that is given images of 160.
 """
@@ -166,8 +166,8 @@ def train_torchvisions(data: Dataset, model: nn.Module, setting: dict[str, Any],
             optimizer.step()
             losses.append(loss.item())
         seconds = time.perf_counter() - start
-        if not rows:
-            epochs = max(1, int(60 * minutes / seconds))
+        last_s = seconds - (rows[-1]["seconds"] if rows else 0)
+        epochs = len(rows) + 1 + max(0, int((60 * minutes - seconds) / last_s))
         rows.append({"epoch": len(rows) + 1, "train_loss": float(np.mean(losses)), "seconds": round(seconds, 1)})
         print(json.dumps(rows[-1]), f"of {epochs}", flush=True)
     return rows
