@@ -54,10 +54,10 @@ def scratch(images: int, classes: int) -> Recipe:
 def finetune_detector(images: int, classes: int) -> Recipe:
     """From ImageNet weights to boxes in some hundred or thousand images.
 
-    AdamW with a head that learns twice as fast, the stages up to output stride 4 frozen (a third less time, and as
-    good), averaged weights, gradients of at most 10; SSD's zoom-out, crops and colours (arXiv:1512.02325 §2.2, §3.6).
-    Of 205 images of blood cells the rarest and smallest are found last: they want the high learning rate and the many
-    epochs (docs/LOG.md).
+    AdamW with a head that learns twice as fast, the stages up to output stride 4 frozen (a third less time for a
+    step), averaged weights, gradients of at most 10; SSD's zoom-out, crops and colours (arXiv:1512.02325 §2.2, §3.6).
+    In 205 images of blood cells the rarest and smallest are found last; they gained most from more epochs and from a
+    learning rate of 3e-3 instead of 1e-3.
     """
     return Recipe(
         epochs=_epochs(images, 10_000, 12, 60),
