@@ -24,21 +24,22 @@ def _accuracy() -> str:
     text += "(`python benchmarks/detection.py`):\n\n"
     rows = [
         [
-            run["system"],
+            "pocketvision" if run["system"] == "ours" else run["system"],
             _how(run),
             f"{run['minutes']:g}",
+            f"{(run.get('command_s') or run['curve'][-1]['seconds']) / 60:.1f}",
             *(f"{100 * run['test'][name]:.1f}" for name in MEASURES),
             f"{100 * run['val']['map']:.1f}",
         ]
         for run in runs
     ]
-    text += table(("System", "how", "minutes", *MEASURES.values(), "mAP on val"), rows, 2)
+    text += table(("System", "how", "minutes, limit", "taken", *MEASURES.values(), "mAP on val"), rows, 2)
     return text + machine(runs[0])
 
 
 def _how(run: dict[str, Any]) -> str:
-    how = run.get("setting") or f"{run['model']}, {run['size']} px"
-    return f"{how} ({run['how']})" if run.get("how") else how
+    setting = run.get("setting")
+    return f"{setting['preset']}, lr {setting['lr']:g}" if setting else f"{run['model']}, {run['size']} px"
 
 
 def _claims() -> str:
