@@ -205,7 +205,8 @@ def machine(found: dict[str, Any]) -> str:
     """Where and when it was measured."""
     facts = found["machine"]
     load_before = f", load {found['load_before']} before it" if "load_before" in found else ""
-    return f"\n{facts['cores']} {'core' if facts['cores'] == 1 else 'cores'} of {facts['cpu']}, {found['date'][:10]}{load_before}.\n"
+    cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
+    return f"\n{cores} of {facts['cpu']}, {found['date'][:10]}{load_before}.\n"
 
 
 def page() -> str:
