@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pocketvision.app.network import with_head
 from pocketvision.data.sources import load_split
+from pocketvision.nn.model import build, stand_in
+from pocketvision.tasks.detection import found_in
 from pocketvision.training.checkpoint import SPLIT
 from pocketvision.training.recipe import from_yaml
+from pocketvision.zoo import model_spec
 
 from .conftest import ROWS as CLASSIFIER
 from .test_commands import answer, documented, failure
@@ -74,6 +79,22 @@ def test_the_file_finds_what_the_run_found(run: dict, squares: Path):
     assert result["metric"] == "map"
     assert result["value"] == pytest.approx(run["value"], abs=0.005)
     assert {row["class"] for row in result["classes"]} == set(COLOURS)
+
+
+def test_faster_rcnn_is_evaluated_in_torch(squares: Path, tmp_path: Path):
+    options = (*OPTIONS, "--head", "faster_rcnn", "--epochs", 1, "--batch", 8, "--time", 0.1, "--project", tmp_path)
+    run = answer("train", squares, *options)["run"]
+    result = answer("evaluate", run, squares)
+    assert (result["runtime"], result["metric"]) == ("torch", "map")
+    assert "cannot be exported to ONNX" in failure("predict", run, squares)
+
+
+def test_an_untrained_detector_takes_as_long_as_a_trained_one():
+    """Were its scores taken as they are, all anchors would come to the selection."""
+    spec = with_head(model_spec(str(ROWS)), "ssdlite", 20, SIDE)
+    pixels = torch.rand(1, 3, SIDE, SIDE)
+    assert len(found_in(build(spec).eval()(pixels))[0].scores) > 100
+    assert len(found_in(stand_in(spec)(pixels))[0].scores) == 0
 
 
 def test_build_of_boxes(squares: Path, tmp_path: Path):

@@ -189,3 +189,21 @@ def test_a_folder_that_cannot_be_written(detector_file, photos, tmp_path):
         list(predict(detector_file.path, photos, out=tmp_path / "file"))
     with pytest.raises(DataError, match="no such file"):
         list(predict(detector_file.path, tmp_path / "absent.mp4"))
+
+
+@pytest.mark.parametrize("name", ["pictures", "predictions.csv", "pictures/a.png.jpg"])
+def test_what_stands_in_the_way_is_named(detector_file, photos, tmp_path, name):
+    out = tmp_path / "out"
+    (out / name).mkdir(parents=True)
+    if name == "pictures":
+        (out / name).rmdir()
+        (out / name).write_text("a file")
+    (out / "predictions.json").write_text("before")
+    with pytest.raises(ConfigurationError, match=f"cannot write .*{name.split('/')[0]}.*another --out"):
+        list(predict(detector_file.path, photos, out=out))
+    assert (out / "predictions.json").read_text() == "before"
+
+
+def test_another_albums_pictures_are_no_photos(detector_file, photos):
+    first = list(predict(detector_file.path, photos, out=photos / "one"))
+    assert len(list(predict(detector_file.path, photos, out=photos / "two"))) == len(first)

@@ -136,6 +136,8 @@ def advise_run(run: Path) -> RunAdvice:
     if not read_rows(run):
         fix = f"go on with `pocketvision train --resume {run}`" if (run / STATE).exists() else "start a new run"
         raise ConfigurationError(f"{run}: no epoch is finished, so nothing can be said of it; {fix}")
+    if dataset.task != "classify":
+        raise ConfigurationError(f"{run} is a run to {dataset.task}; so far only classifiers' runs can be read")
     expected = None
     try:
         expected = expect(*_start(load_model(run).spec, dataset.classes), dataset.train, len(dataset.val))

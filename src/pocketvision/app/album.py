@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Self
@@ -33,11 +35,10 @@ class Album:
     """
 
     def __init__(self, folder: Path, artifact: Artifact, files: list[str]) -> None:
-        try:
-            check_writable(folder / JSON_NAME)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write into {folder}: {error.strerror}; choose another --out") from None
         self.folder = folder
+        with self._writing():
+            for name in (JSON_NAME, CSV_NAME, f"{PICTURES}/picture.jpg"):
+                check_writable(folder / name)
         self.labels = artifact.class_names
         self.draws = artifact.detects
         places = [os.path.abspath(file) for file in files]
@@ -51,10 +52,22 @@ class Album:
 
     def __exit__(self, *_: object) -> None:
         self._end_video()
+        if not self._results:
+            return  # what was there before stays
         skipped = [result.to_dict() for result in self._results if isinstance(result, SkippedFile)]
         content = self._coco() if self.draws else {"predictions": self._labelled()}
-        write_text(self.folder / JSON_NAME, json.dumps(content | {"skipped": skipped}) + "\n")
-        write_text(self.folder / CSV_NAME, self._csv())
+        with self._writing():
+            write_text(self.folder / JSON_NAME, json.dumps(content | {"skipped": skipped}) + "\n")
+            write_text(self.folder / CSV_NAME, self._csv())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what to do when the folder, or something in it, cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            what = f"cannot write {error.filename or self.folder}: {error.strerror}"
+            raise ConfigurationError(f"{what}; make room, or choose another --out") from None
 
     def picture(self, pixels: np.ndarray, result: BoxedImage) -> np.ndarray:
         """``pixels`` of the whole image with the boxes drawn; may be called from any thread."""
@@ -68,7 +81,8 @@ class Album:
 
         buffer = BytesIO()
         Image.fromarray(self.picture(read_image(result.file), result)).save(buffer, "JPEG", quality=QUALITY)
-        write_bytes(self.place(result.file, ".jpg"), buffer.getvalue())
+        with self._writing():
+            write_bytes(self.place(result.file, ".jpg"), buffer.getvalue())
 
     def place(self, file: str, suffix: str) -> Path:
         """Where the picture of ``file`` lies: photo.jpg -> photo.jpg, photo.png -> photo.png.jpg."""
@@ -82,7 +96,8 @@ class Album:
             self._end_video()
         if frame:
             if not self._video:
-                self._video = result.file, VideoWriter(self.place(result.file, ".mp4"), frame.rate)
+                with self._writing():
+                    self._video = result.file, VideoWriter(self.place(result.file, ".mp4"), frame.rate)
             self._video[1].add(frame.pixels, frame.moment)
 
     def _end_video(self) -> None:

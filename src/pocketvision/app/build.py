@@ -13,7 +13,7 @@ from ..exporting.artifact import Artifact
 from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.parity import Parity
-from ..measuring.runtimes import RUNTIMES, check_threads, open_any, open_any_model
+from ..measuring.runtimes import RUNTIMES, check_threads, open_any_model, open_file
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, EvaluationResult, Promise
 from ..report.write import write_report
@@ -263,7 +263,7 @@ def _measure(artifact: Artifact, model: Model, budget: Budget, dataset: Dataset)
     disturbed is repeated once when it breaks the budget.
     """
     sessions = {
-        "onnxruntime": open_any(artifact, threads=budget.threads),
+        "onnxruntime": open_file(artifact, threads=budget.threads),
         "torch": open_any_model(model, threads=budget.threads),
     }
     image = load_prepared(dataset.val[0].image, artifact.spec.preprocessing)[None]

@@ -13,10 +13,10 @@ from ..data.sources import Dataset, Item
 from ..errors import BudgetError, ConfigurationError, WeightsError
 from ..exporting.onnx import export
 from ..measuring.latency import measure_sessions
-from ..measuring.runtimes import open_any, open_any_model
+from ..measuring.runtimes import open_any_model, open_file
 from ..nn.layers import Normalize
 from ..nn.load import load_model
-from ..nn.model import Model, build
+from ..nn.model import Model, stand_in
 from ..spec.cost import cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_size
@@ -211,15 +211,15 @@ def within(
 
 
 def measured(spec: ModelSpec, limits: Limits) -> tuple[float, float]:
-    """Median milliseconds and megabytes of a network with random weights, exported as it will be."""
-    model = build(spec).eval()
+    """Median milliseconds and megabytes of an untrained network, exported as it will be."""
+    model = stand_in(spec)
     with tempfile.TemporaryDirectory() as folder:
         artifact = export(model, out=Path(folder) / "candidate.onnx")
         torch_runtime = limits.runtime == "torch"
         session = (
             open_any_model(model, threads=limits.threads)
             if torch_runtime
-            else open_any(artifact, threads=limits.threads)
+            else open_file(artifact, threads=limits.threads)
         )
         latency = measure_sessions({"candidate": session}, n=60, seconds=3)["candidate"]
         return latency.median_ms, artifact.size_mb

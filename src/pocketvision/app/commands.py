@@ -13,15 +13,17 @@ from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
 from ..measuring.parity import Parity
-from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any, open_any_model
+from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file
 from ..report.content import EvaluationResult
 from ..spec.heads import ClassifierHead
+from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
+from ..training.evaluate_detection import evaluate_detector, torch_detector
 from .accuracy import accuracy_of
 from .predict import MIN_SCORE, predict_files
 from .predicted import Result
 from .progress import tell
-from .source import export_checked, is_artifact, opened, split_file, weights_file
+from .source import export_checked, is_artifact, opened, split_file, unexportable, weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,12 @@ def evaluate(source: str | Path, data: str | Path, *, split: str = "val", thread
         raise ConfigurationError(f"split {split!r} is unknown; {nearest(split, splits)}")
     if not splits[split]:
         raise DataError(f"{data}: there are no {split} images; valid: {', '.join(k for k, v in splits.items() if v)}")
+    if (model := unexportable(source)) is not None:
+        items = relabelled(splits[split], dataset, model.spec, source)
+        found = evaluate_detector(torch_detector(model), items, model.spec.preprocessing, model.spec.labels, batch=8)
+        return Evaluation(str(source), "torch", split, found)
     with opened(source) as (artifact, _):
-        items = relabelled(splits[split], dataset, artifact)
+        items = relabelled(splits[split], dataset, artifact.spec, artifact.path)
         runtime, result = accuracy_of(artifact, items, artifact.labels or dataset.classes, threads=threads)
         return Evaluation(str(source), runtime, split, result)
 
@@ -80,19 +86,21 @@ def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
     return own
 
 
-def relabelled(items: tuple[Item, ...], dataset: Dataset, artifact: Artifact) -> tuple[Item, ...]:
+def relabelled(items: tuple[Item, ...], dataset: Dataset, spec: ModelSpec, source: str | Path) -> tuple[Item, ...]:
     """``items`` with labels counted as the model counts them.
 
     Raises DataError for a class that the model lacks, ConfigurationError for a model of another task.
     """
-    kind = "classify" if isinstance(artifact.spec.head, ClassifierHead) else "detect"
+    kind = "classify" if isinstance(spec.head, ClassifierHead) else "detect"
     if kind != dataset.task:
-        raise ConfigurationError(f"{artifact.path} is made to {kind}, {dataset.name} is to {dataset.task}")
-    labels = artifact.labels or dataset.classes
+        raise ConfigurationError(
+            f"{source} is made to {kind}, {dataset.name} is to {dataset.task}; evaluate it on data of its own kind"
+        )
+    labels = spec.labels or dataset.classes
     unknown = [name for name in dataset.classes if name not in labels]
     if unknown:
         raise DataError(
-            f"{dataset.name}: class {unknown[0]!r} is none of the {len(labels)} classes of {artifact.path}; "
+            f"{dataset.name}: class {unknown[0]!r} is none of the {len(labels)} classes of {source}; "
             f"{nearest(unknown[0], labels)}"
         )
     index = [labels.index(name) for name in dataset.classes]
@@ -195,8 +203,8 @@ def measure(
 ) -> Measurements:
     """Milliseconds for one image of each target in each runtime, interleaved.
 
-    ``targets``: names of models (random weights: latency does not depend on them), runs, exported files. Raises
-    ConfigurationError for an unknown target or runtime.
+    ``targets``: names of models (untrained), runs, exported files, which are timed as they are: without the selection
+    that a detector's "raw" or "dense" outputs still need. Raises ConfigurationError for an unknown target or runtime.
     """
     for runtime in runtimes:
         if runtime not in RUNTIMES:
@@ -208,7 +216,7 @@ def measure(
             artifact, model = stack.enter_context(opened(target, imgsz=imgsz, random_weights=True))
             for runtime in runtimes:
                 if runtime != "torch":
-                    session = open_any(artifact, threads=threads)
+                    session = open_file(artifact, threads=threads)
                 elif model is not None:
                     session = open_any_model(model, threads=threads)
                 else:

@@ -16,7 +16,7 @@ from ..errors import ConfigurationError, DataError
 from ..exporting.artifact import Artifact
 from ..measuring.machine import usable_cores
 from ..measuring.runtimes import check_threads, open_artifact, open_detector
-from .album import PICTURES, Album
+from .album import JSON_NAME, PICTURES, Album
 from .predicted import BoxedImage, FoundBox, Moment, Prediction, Result, SkippedFile
 from .video import VIDEO_SUFFIXES, Frame, check_video_support, is_video, read_frames
 
@@ -46,7 +46,7 @@ def predict_files(
     check_threads(threads)
     if not 0 <= min_score <= 1:
         raise ConfigurationError(f"min_score={min_score} is outside 0 to 1; nearest valid: {int(min_score > 1)}")
-    files = find_images(paths, without=out / PICTURES if out else None)
+    files = find_images(paths)
     look = _detector(artifact, min_score) if artifact.detects else _classifier(artifact)
     with ExitStack() as stack:
         album = stack.enter_context(Album(out, artifact, files)) if out else None
@@ -61,21 +61,22 @@ def predict_files(
             waiting.extend(pool.submit(task) for task in islice(tasks, 1))
 
 
-def find_images(paths: list[str | Path], *, without: Path | None = None) -> list[str]:
+def find_images(paths: list[str | Path]) -> list[str]:
     """The files among ``paths``, and below the folders among them every image and video, sorted.
 
-    What is below ``without`` is left out. Raises DataError for a path that does not exist and a folder without images,
-    and ConfigurationError for a video where PyAV is missing, before any work is done.
+    The pictures that ``predict --out`` drew are left out. Raises DataError for a path that does not exist and a folder
+    without images, and ConfigurationError for a video where PyAV is missing, before any work is done.
     """
     files = list[str]()
     for path in map(Path, paths):
         if path.is_dir():
+            drawn = [album.with_name(PICTURES) for album in path.rglob(JSON_NAME)]
             found = sorted(
                 str(file)
                 for file in path.rglob("*")
                 if file.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES
                 and not file.name.startswith(".")
-                and not (without and file.resolve().is_relative_to(without.resolve()))
+                and not any(file.is_relative_to(folder) for folder in drawn)
                 and file.is_file()
             )
             if not found:

@@ -74,8 +74,8 @@ def measure_sessions(
 ) -> dict[str, Latency]:
     """Latency of each session on one image, interleaved; arguments and errors as ``measure``.
 
-    ``image``: uint8 [1, S, S, 3] for all sessions; by default noise of each session's own size, because the time of
-    these networks does not depend on the pixels.
+    ``image``: uint8 [1, S, S, 3] for all sessions; by default noise of each session's own size: the time of these
+    networks does not depend on the pixels, but a detector's selection does, on how much it finds.
     """
     noise = np.random.default_rng(0)
     images = {

@@ -88,9 +88,9 @@ def open_detector(artifact: Artifact, *, threads: int = 1) -> Session[list[Found
     return _session(artifact, threads, _selected(artifact))
 
 
-def open_any(artifact: Artifact, *, threads: int = 1) -> Session[np.ndarray] | Session[list[Found]]:
-    """Either of the two, as the file is."""
-    return open_detector(artifact, threads=threads) if artifact.detects else open_artifact(artifact, threads=threads)
+def open_file(artifact: Artifact, *, threads: int = 1) -> Session[list[np.ndarray]]:
+    """Any file, with its outputs as they are: what is timed. Errors as ``open_artifact``."""
+    return _session(artifact, threads, lambda run, images: list(run(images)))
 
 
 def _session(artifact: Artifact, threads: int, answer: Callable[[Run, np.ndarray], Answer]) -> Session[Answer]:

@@ -234,7 +234,7 @@ def _epoch_end(training: Training, epoch: int, lr: float) -> Iterator[Event]:
         forget_others(training)
     clock.mark(progress.step)
     epochs = math.ceil(progress.steps / len(training.batches))
-    speed = training.images_per_step / max(clock.step_s, 1e-9)  # an epoch too short to be timed
+    speed = training.images_per_step / clock.step_s if clock.step_s else 0.0  # 0: an epoch too short to be timed
     yield EpochEnd(epoch, epochs, train_loss, metrics, best, lr, speed, _eta_s(training))
     yield Saved(path, progress.step)
 

@@ -12,6 +12,7 @@ from ..layers import ConvNorm, conv2d
 from .detections import Detections
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03  # of the head's own BatchNorms, as torchvision's SSDLite (FACTS H6)
+CERTAIN = 12.0  # difference of two logits
 LARGEST_STRETCH = math.log(1000 / 16)  # of an anchor's side, so that no code overflows exp
 
 
@@ -51,6 +52,18 @@ class SSD(nn.Module):
         anchors_A4 = anchor_boxes(self.spec.anchors, grids, size, maps[0].device)
         logits = _per_anchor(self.classes, maps, 1 + self.spec.classes)
         return SSDOutputs(logits, _per_anchor(self.boxes, maps, 4), anchors_A4, size, self.spec)
+
+    @torch.no_grad()
+    def expect_background(self) -> None:
+        """Let every anchor see background, as nearly all of a trained detector's do.
+
+        The selection of random scores, which takes in every anchor, costs many times what a trained network's does.
+        """
+        for prediction in self.classes:
+            assert isinstance(prediction, nn.Sequential)
+            bias = prediction[-1].bias
+            assert isinstance(bias, Tensor)
+            bias.view(-1, 1 + self.spec.classes)[:, 1:] -= CERTAIN
 
     def initialise(self) -> None:
         """Weights of N(0, 0.03), as torchvision's; biases 0."""
