@@ -118,6 +118,21 @@ def test_a_crop_has_a_box():
     assert len({_cropped(_View(0, 0, 120, 90), boxes[:0]) for _ in range(20)}) > 10  # background is cropped too
 
 
+@pytest.mark.parametrize("thin", [False, True])
+def test_a_crop_beside_the_image_is_grey(thin: bool):
+    """Zoomed out, a part may show nothing of an image without boxes, nor of one whose box is thinner than a pixel."""
+    torch.manual_seed(0)
+    boxes, image = np.array([(119.8, 0, 120, 90)][: int(thin)], np.float32).reshape(-1, 4), painted().image
+    whole = Scene(image, boxes, np.zeros(len(boxes), np.int64), np.zeros(len(boxes), bool))
+    for view in (_View(-50, -40, 40, 40), _View(120, 10, 30, 30), _View(3, 90, 30, 20)):
+        seen = _rendered(whole, view, 32, 48, "bilinear")
+        assert seen.image.shape == (32, 48, 3)
+        assert (seen.image == seen.image[0, 0]).all() and seen.image.min() > 0
+        assert [len(column) for column in seen[1:]] == [0, 0, 0]
+    for _ in range(400):
+        assert augmented_scene(whole, 16, Augment(zoom_out=1, iou_crop=1)).image.shape == (16, 16, 3)
+
+
 def test_a_function_of_torchs_generator_alone():
     def pixels(seed: int) -> list[bytes]:
         torch.manual_seed(seed)

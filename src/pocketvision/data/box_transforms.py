@@ -136,7 +136,8 @@ def _holds(crops: np.ndarray, boxes: np.ndarray, least: float) -> np.ndarray:
 
 
 def _rendered(scene: Scene, view: _View, height: int, width: int, interpolation: Interpolation) -> Scene:
-    """A view of a scene in so many pixels; what lies beyond the image has ImageNet's mean colour."""
+    """A view of a scene in so many pixels; what lies beyond the image has ImageNet's mean colour, as all of a view that
+    shows none of the image."""
     start, shown = (view.left, view.top), (view.width, view.height)
     sides, pixels = scene.image.shape[1::-1], (width, height)
     first, last, to_first, to_last = [], [], [], []
@@ -148,6 +149,9 @@ def _rendered(scene: Scene, view: _View, height: int, width: int, interpolation:
         last.append(high)
         to_first.append(to_low)
         to_last.append(max(to_low + 1, round((high - start[axis]) * scale)))
+    if first[0] >= last[0] or first[1] >= last[1]:  # a crop of what zooming out put around the image
+        grey = np.full((height, width, 3), _AROUND, np.uint8)
+        return Scene(grey, scene.boxes[:0], scene.labels[:0], scene.ignored[:0])
     part = scene.image[first[1] : last[1], first[0] : last[0]]
     part = resized(part, to_last[1] - to_first[1], to_last[0] - to_first[0], interpolation)
     if part.shape[:2] == (height, width):
