@@ -18,7 +18,7 @@ from ..nn.heads.faster_rcnn import RegionOutputs, region_losses
 from ..nn.heads.ssd import SSDOutputs
 from . import LossOptions
 from .coco import Found, coco_scores
-from .ssd_loss import BoxLoss, ssd_loss
+from .ssd_loss import ssd_loss
 
 SEEN = 0.1  # probability of a class from which on a teacher sees something in an anchor
 
@@ -91,17 +91,16 @@ class DetectionMeter:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Boxes with a class each. ``boxes``: which loss an SSD's boxes have."""
+    """Boxes with a class each."""
 
     name: str = "detect"
     metric: str = "map"
-    boxes: BoxLoss = "smooth_l1"
 
     def loss(self, outputs: SSDOutputs | RegionOutputs, batch: Batch, options: LossOptions) -> Tensor:
         """SSD: ``ssd_loss``; Faster R-CNN: the sum of the losses of its two stages."""
         if isinstance(outputs, RegionOutputs):
             return torch.stack(list(region_losses(outputs).values())).sum()
-        return ssd_loss(outputs, batch.boxes, self.boxes)
+        return ssd_loss(outputs, batch.boxes)
 
     def imitation(self, outputs: Any, teachers: Sequence[Any], temperature: float) -> Tensor:
         """How far an SSD's classes and boxes are from the mean of its teachers', which must have the same anchors.

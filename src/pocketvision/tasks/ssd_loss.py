@@ -1,19 +1,18 @@
 """What SSD learns from: which anchor is to find which box, and how wrong each anchor is about it."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
-from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import sigmoid_focal_loss
 
 from ..data.loader import Truth
 from ..nn.heads.regions import assign
 from ..nn.heads.ssd import SSDOutputs
 from ..spec.heads import SSDHead
 
-BoxLoss = Literal["smooth_l1", "giou"]
 MATCHED_IOU = 0.5
 NEGATIVES = 3  # for each positive anchor of an image
 
@@ -39,13 +38,12 @@ def match(anchors_A4: Tensor, truths: tuple[Truth, ...]) -> Targets:
     return Targets(torch.stack(classes), torch.stack(boxes))
 
 
-def ssd_loss(outputs: SSDOutputs, truths: tuple[Truth, ...], boxes: BoxLoss = "smooth_l1") -> Tensor:
+def ssd_loss(outputs: SSDOutputs, truths: tuple[Truth, ...]) -> Tensor:
     """Scalar float32: loss of classes plus loss of boxes, divided by the positive anchors of the batch.
 
     Softmax heads: cross-entropy, of background anchors the three most wrong for each positive one of their image
     (arXiv:1512.02325 §2.2), as ``SSD.compute_loss`` of torchvision; an image without boxes has three. Sigmoid heads:
-    focal loss over all anchors (arXiv:1708.02002). Boxes: ``smooth_l1`` of their codes, or ``giou``
-    (arXiv:1902.09630).
+    focal loss over all anchors (arXiv:1708.02002). Boxes: smooth L1 of their codes.
     """
     logits_BAC, codes_BA4, anchors_A4 = outputs.logits.float(), outputs.codes.float(), outputs.anchors.float()
     targets = match(anchors_A4, truths)
@@ -54,9 +52,9 @@ def ssd_loss(outputs: SSDOutputs, truths: tuple[Truth, ...], boxes: BoxLoss = "s
         of_classes = _mined_cross_entropy(logits_BAC, targets.classes)
     else:
         of_classes = _focal(logits_BAC, targets.classes)
-    codes_P4, wanted_P4 = codes_BA4[positive_BA], targets.boxes[positive_BA]
     anchors_P4 = anchors_A4.expand_as(targets.boxes)[positive_BA]
-    of_boxes = _box_loss(codes_P4, anchors_P4, wanted_P4, outputs.head, boxes)
+    wanted_P4 = box_coder(outputs.head).encode_single(targets.boxes[positive_BA], anchors_P4)
+    of_boxes = F.smooth_l1_loss(codes_BA4[positive_BA], wanted_P4, reduction="sum")
     return (of_classes + of_boxes) / positive_BA.sum().clamp(min=1)
 
 
@@ -64,13 +62,6 @@ def box_coder(head: SSDHead) -> BoxCoder:
     """How the head's codes and boxes become each other."""
     centre, side = head.variances
     return BoxCoder((1 / centre, 1 / centre, 1 / side, 1 / side))
-
-
-def _box_loss(codes_P4: Tensor, anchors_P4: Tensor, wanted_P4: Tensor, head: SSDHead, kind: BoxLoss) -> Tensor:
-    coder = box_coder(head)
-    if kind == "smooth_l1":
-        return F.smooth_l1_loss(codes_P4, coder.encode_single(wanted_P4, anchors_P4), reduction="sum")
-    return generalized_box_iou_loss(coder.decode_single(codes_P4, anchors_P4), wanted_P4, reduction="sum")
 
 
 def _mined_cross_entropy(logits_BAC: Tensor, classes_BA: Tensor) -> Tensor:
