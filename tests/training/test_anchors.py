@@ -82,6 +82,14 @@ def test_without_boxes_nothing_changes():
     assert with_fitted_anchors(SPEC, []) == (SPEC, None)
 
 
+@pytest.mark.parametrize("after", [(0.6, 0.7), (0.501, 0.59), (0.49, 0.9), (0.5, 0.6)])
+def test_others_are_taken_only_when_neither_figure_falls(after: tuple[float, float], monkeypatch: pytest.MonkeyPatch):
+    figures = iter([(0.5, 0.6), after])
+    monkeypatch.setattr("pocketvision.training.anchors.coverage", lambda *_: next(figures))
+    spec, fit = with_fitted_anchors(SPEC, [Boxes((100, 100), ((0.0, 0.0, 100.0, 100.0),), (0,), (False,))])
+    assert (fit is not None) == (spec != SPEC) == (after == (0.6, 0.7))
+
+
 def test_one_box_is_enough():
     _, fit = with_fitted_anchors(SPEC, [Boxes((100, 100), ((0.0, 0.0, 100.0, 100.0),), (0,), (False,))])
     assert fit is not None and fit.after[0] == pytest.approx(1)
