@@ -259,10 +259,29 @@ def test_nothing_to_train_on_is_one_clear_error(tmp_path: Path):
     picture(tmp_path / "empty/a.png"), picture(tmp_path / "empty/b.png")
     coco(tmp_path / "empty/train.json", {"a.png": [("cat", (3, 3, 3, 9))], "b.png": []})
     refused(tmp_path / "empty", "no boxes to train on (1 box dropped as empty)")
+    picture(tmp_path / "crowds/a.png"), picture(tmp_path / "crowds/b.png")
+    data = coco(tmp_path / "crowds/train.json", {"a.png": [CAT], "b.png": [DOG]})
+    for entry in data["annotations"]:
+        entry["iscrowd"] = 1
+    write(tmp_path / "crowds/train.json", data)
+    refused(tmp_path / "crowds", "no boxes to train on (all are crowds or difficult ones, which are ignored)")
+    for name in "ab":
+        picture(tmp_path / f"broken/{name}.png")
+        (tmp_path / f"broken/{name}.xml").write_text("<annotation>\n<object>")
+    refused(tmp_path / "broken", "broken/a.xml: line 2: ", "broken/b.xml: line 2: ")
     coco(tmp_path / "both/train.json", ONLY), coco(tmp_path / "both/train_v2.json", ONLY)
     refused(tmp_path / "both", "both train.json and train_v2.json would be train")
     coco(tmp_path / "only/val.json", ONLY)
     refused(tmp_path / "only", "none for train")
+
+
+def test_copies_of_one_image_cannot_be_divided(tmp_path: Path):
+    names = [f"{number}.png" for number in range(12)]
+    for name in names:
+        shutil.copy(picture(tmp_path / "one.png"), tmp_path / name)
+    (tmp_path / "one.png").unlink()
+    coco(tmp_path / "all.json", {name: [CAT] for name in names})
+    refused(tmp_path, "no images for validation: 12 of 12 images are copies or bursts, which are kept on one side")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,19 @@ def test_annotations_count_before_class_folders(tmp_path: Path):
     assert open_dataset(tmp_path).task == "classify"
 
 
+def test_predictions_are_not_the_truth(tmp_path: Path):
+    """What ``predict --out`` writes into the folder of the images, beside their YOLO labels."""
+    boxed.yolo_folders(tmp_path)
+    data = coco(tmp_path / "predictions.json", {"images/train/a.png": [DOG], "images/train/b.png": []})
+    boxed.write(
+        tmp_path / "predictions.json",
+        data | {"annotations": [entry | {"score": 0.5} for entry in data["annotations"]]},
+    )
+    dataset = open_dataset(tmp_path)
+    assert said(dataset) == EXPECTED
+    assert "YOLO text (predictions.json, which holds predictions, not used)" in dataset.description
+
+
 def test_val_is_drawn_by_hash_with_bursts_together(tmp_path: Path):
     images = {f"{n:02}.png": [("dog", (1, 1, 9, 9))] if n % 10 == 0 else [CAT, CAT] for n in range(60)}
     for name in images:

@@ -21,6 +21,11 @@ class Boxes:
     labels: tuple[int, ...]
     ignored: tuple[bool, ...]
 
+    @property
+    def counted(self) -> int:
+        """How many are not ignored."""
+        return self.ignored.count(False)
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:

@@ -18,16 +18,21 @@ _IMAGE_FOLDERS = ("", "images", "data", "JPEGImages")
 _EXPECTED = 'expected is a JSON object with the lists "images", "annotations" and "categories"'
 
 
-def find_coco(root: Path) -> dict[str, Path]:
-    """The COCO files of a folder by split: in it, or in its folders annotations, coco, labels and those of splits.
+def find_coco(root: Path) -> tuple[dict[str, Path], list[Path]]:
+    """The COCO files of a folder by split: in it, or in its folders annotations, coco, labels and those of splits; and
+    files of the same form that are no truth, because their annotations have scores: predictions.
 
     A file's split is in its name (train.json, instances_val2017.json) or its folder's (valid/_annotations.coco.json);
     a single file without one is train. Raises DataError for several files of one split.
     """
     folders = [root, *(path for name, path in subfolders(root).items() if name.lower() in _FOLDERS or split_of(name))]
-    found: dict[str, list[Path]] = {}
+    found, predicted = dict[str, list[Path]](), list[Path]()
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
-        if not path.name.startswith(("captions", "panoptic", "stuff", "image_info", ".")) and _is_coco(path):
+        if path.name.startswith(("captions", "panoptic", "stuff", "image_info", ".")) or not _is_coco(path):
+            continue
+        if _is_predicted(path):
+            predicted.append(path)
+        else:
             split = split_of(path.stem) or (split_of(path.parent.name) if path.parent != root else None)
             found.setdefault(split or "", []).append(path)
     whole = found.pop("", [])
@@ -44,7 +49,7 @@ def find_coco(root: Path) -> dict[str, Path]:
             chosen[split] = instances[0]
     if chosen and "train" not in chosen:
         raise DataError(f"{root}: COCO files for {', '.join(chosen)}, but none for train; name one train.json")
-    return chosen
+    return chosen, predicted
 
 
 def read_coco(root: Path, paths: dict[str, Path]) -> Found:
@@ -91,6 +96,17 @@ def _is_coco(path: Path) -> bool:
     except OSError as error:
         raise DataError(f"{path}: it cannot be read ({error.strerror})") from None
     return b'"images"' in text and (b'"annotations"' in text or b'"categories"' in text)
+
+
+def _is_predicted(path: Path) -> bool:
+    """Whether the annotations of a COCO file have scores, as those that ``predict --out`` writes."""
+    if b'"score"' not in path.read_bytes():
+        return False
+    try:
+        annotations = _parsed(path)["annotations"]
+    except DataError:
+        return False  # a damaged file is said when it is read
+    return any("score" in entry for entry in annotations)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

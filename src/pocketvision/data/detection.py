@@ -38,7 +38,7 @@ def find_boxes(path: Path) -> Found | None:
     if not path.is_dir():
         reader = {".json": _read_json, ".yaml": read_yolo, ".yml": read_yolo}.get(path.suffix.lower())
         return reader(path) if reader else None
-    coco, voc, yolo = find_coco(path), find_voc(path), None
+    (coco, predicted), voc, yolo = find_coco(path), find_voc(path), None
     if coco:
         found, others = read_coco(path, coco), ["VOC XML"] * bool(voc)
     elif voc:
@@ -47,6 +47,7 @@ def find_boxes(path: Path) -> Found | None:
         found, others = read_yolo(yolo), []
     else:
         return None
+    others += [f"{file.relative_to(path).as_posix()}, which holds predictions," for file in predicted]
     used = {record.image for record in found.records} | {image for image, _ in found.skipped}
     others += [f"images in {name}" for name, folder in subfolders(path).items() if _unused(folder, used)]
     return replace(found, layout=found.layout + (f" ({', '.join(others)} not used)" if others else ""))
@@ -104,8 +105,10 @@ def fit_boxes(
         corners = tuple(box.corners for box in boxes)
         numbers = tuple(labels[box.label] for box in boxes)
         fitted.append(replace(record, boxes=Boxes(size, corners, numbers, tuple(box.ignored for box in boxes))))
-    if not any(record.boxes and record.boxes.labels for record in fitted if record.split == "train"):
-        what = words(notes) or (unfit[0][1] if unfit else "none is listed")
+    of_train = [record.boxes for record in fitted if record.boxes and record.split == "train"]
+    if not any(boxes.counted for boxes in of_train):
+        all_ignored = "all are crowds or difficult ones, which are ignored" if any(b.labels for b in of_train) else ""
+        what = all_ignored or words(notes) or (unfit[0][1] if unfit else "none is listed")
         raise DataError(f"{found.path}: {found.layout}: no boxes to train on ({what}); mend the annotations")
     return _grouped(fitted), unfit, tuple(notes)
 

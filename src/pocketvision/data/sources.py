@@ -207,15 +207,21 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
         splits[record.split].append(record)
     if found.task == "classify":
         _check_classes(found, splits, skipped)
-    how = ""
+    how, kept_together = "", 0
     if "val" not in found.splits:
         all_bursts = bursts_of(looks) if looks else {}
         bursts = {r.image: all_bursts[r.image] for r in splits["train"] if r.image in all_bursts}
         splits["train"], splits["val"] = _cut(splits["train"], seed, bursts)
-        several = sum(count > 1 for count in Counter(bursts.values()).values())
-        kept = f"; {several} bursts or copies kept on one side" if several else ""
+        several = [count for count in Counter(bursts.values()).values() if count > 1]
+        kept_together = sum(several)
+        kept = f"; {len(several)} bursts or copies kept on one side" if several else ""
         of = "the images" if found.task == "detect" else "each class"
         how = f" (val: {_VAL_SHARE:.0%} of {of}, drawn with seed {seed}{kept})"
+    if not splits["val"] and kept_together:
+        raise DataError(
+            f"{found.path}: no images for validation: {kept_together} of {len(splits['train'])} images are copies or "
+            "bursts, which are kept on one side; add other images, or a split for validation of your own"
+        )
     if not splits["val"]:
         enough = "several" if found.task == "detect" else "several per class"
         raise DataError(f"{found.path}: no images for validation; add some, or {enough} to draw them from")

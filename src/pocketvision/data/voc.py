@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ..errors import DataError
 from .boxes import Mark, Marks
 from .layouts import SPLITS, Found, Record, entries, is_image, label_name, normal, split_of, subfolders
 
 _DEPTH = 3  # folders below the data set's own: VOCdevkit/VOC2007/Annotations
 _SNIFFED = 20  # files of a folder that tell whether its XML is of this kind: some may be broken
+_BROKEN, _SHOWN = "its annotation is broken", 3
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "")
 
 
@@ -32,7 +34,7 @@ def read_voc(root: Path, folders: list[Path]) -> Found:
     An XML's image has its name, or the one that it says, and lies beside it or in JPEGImages or images beside its
     folder or in ``root``. A folder's split is in its name, or in lists of names, train.txt, val.txt and test.txt
     (without train.txt: trainval.txt), in ImageSets/Main, beside the images or in ``root``; what is on no list is not
-    used. Classes are those of train by name.
+    used. Classes are those of train by name. Raises DataError where no XML can be read.
     """
     records, skipped = list[Record](), list[tuple[str, str]]()
     given, unlisted = dict[str, None](), 0
@@ -55,7 +57,7 @@ def read_voc(root: Path, folders: list[Path]) -> Found:
             try:
                 marks, said = _parsed(files[stem])
             except _Broken as error:
-                skipped.append((images.of(stem, f"{stem}.jpg"), f"its annotation is broken: {files[stem]}: {error}"))
+                skipped.append((images.of(stem, f"{stem}.jpg"), f"{_BROKEN}: {files[stem]}: {error}"))
                 continue
             key = normal(files[stem].relative_to(root).with_suffix("").as_posix())
             place = "train" if split == "trainval" else split
@@ -64,6 +66,11 @@ def read_voc(root: Path, folders: list[Path]) -> Found:
     where = ", ".join(folder.relative_to(root).as_posix() for folder in folders[:3]) + ", ..." * (len(folders) > 3)
     layout = "VOC XML" + (f" in {where}" if where != "." else "")
     layout += f" (split by {', '.join(given)}{f'; {unlisted} not listed' if unlisted else ''})" if given else ""
+    if not records:
+        broken = [reason for _, reason in skipped if reason.startswith(_BROKEN)] or [reason for _, reason in skipped]
+        raise DataError(
+            f"{root}: {layout}: no annotation can be used: {'; '.join(broken[:_SHOWN]) or 'none is listed'}"
+        )
     present = {record.split for record in records}
     splits = tuple(split for split in SPLITS if split in present)
     return Found(root, layout, tuple(classes), splits, tuple(records), tuple(skipped), (), "detect")
