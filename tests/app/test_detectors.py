@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pocketvision.app.network import with_head
 from pocketvision.data.sources import load_split
 from pocketvision.nn.model import build, stand_in
 from pocketvision.tasks.detection import found_in
-from pocketvision.training.checkpoint import SPLIT
+from pocketvision.training.checkpoint import SPLIT, load_model
 from pocketvision.training.recipe import from_yaml
 from pocketvision.zoo import model_spec
 
@@ -111,17 +112,51 @@ def test_build_of_boxes(squares: Path, tmp_path: Path):
         (("--head", "classifier"), "squares has boxes; nearest valid: head=ssdlite"),
         (("--set", "mixup=0.2"), "mixup is for classification"),
         (("--set", "head_first=true"), "head_first is for classification"),
+        (
+            ("--set", "label_smoothing=0.1", "--set", "augment.jitter=0.4"),
+            "nearest valid: label_smoothing=0.0, augment",
+        ),
+        (("--recipe", "mobilenet_v2"), "recipe 'mobilenet_v2' is for classification, the data has boxes; valid: auto"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_is_not_for_boxes_is_refused(squares: Path, tmp_path: Path, words: tuple[str, ...], said: str):
     assert said in failure("train", squares, *OPTIONS, *words, "--project", tmp_path)
+    assert not list(tmp_path.iterdir())  # no empty run folder
 
 
 def test_a_detectors_head_needs_boxes(digits: Path, tmp_path: Path):
     options = ("--model", CLASSIFIER, "--weights", "none", "--head", "ssdlite", "--project", tmp_path)
     message = failure("train", digits, *options)
     assert "digits has one class an image, no boxes; nearest valid: head=classifier" in message
+
+
+def test_a_student_has_its_teachers_anchors(run: dict, squares: Path, tmp_path: Path):
+    """Its own, fitted to half of the boxes, would be others."""
+    data = tmp_path / "squares"
+    shutil.copytree(squares, data)
+    path = data / "train" / "_annotations.coco.json"
+    truth = json.loads(path.read_text())
+    path.write_text(json.dumps(truth | {"annotations": truth["annotations"][::2]}))
+    options = (*OPTIONS, "--epochs", 1, "--batch", 8, "--lr", 0.001, "--teacher", run["run"], "--project", tmp_path)
+    student = answer("train", data, *options)
+    specs = [load_model(Path(folder)).spec.head for folder in (student["run"], run["run"])]
+    assert specs[0].anchors == specs[1].anchors
+    said = failure("train", data, *options, "--imgsz", 128)
+    assert "the teacher tiny32 has an input of 96 px, the student 128 px; train with --imgsz 96" in said
+    said = failure("train", data, *options, "--head", "faster_rcnn")
+    assert "has a SSDHead, the student a FasterRCNNHead; train one of them with the other's --head" in said
+    assert len(list((tmp_path / "detect").iterdir())) == 1  # no other run folder
+
+
+def test_validation_images_need_boxes(squares: Path, tmp_path: Path):
+    data = tmp_path / "squares"
+    shutil.copytree(squares, data)
+    path = data / "val" / "_annotations.coco.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    said = failure("train", data, *OPTIONS, "--project", tmp_path / "runs")
+    assert "squares: its 24 validation images have no boxes that count" in said
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_detector_is_not_evaluated_on_classes(run: dict, digits: Path):

@@ -41,9 +41,9 @@ def test_detection_has_recipes_of_its_own():
     for name, function in PUBLISHED_DETECTION.items():
         assert detection(name) == function()
         TrainOptions(recipe=name).check()
-        with pytest.raises(ConfigurationError, match="not for the task 'classify'"):
+        with pytest.raises(ConfigurationError, match="is for detection, the data has one class"):
             recipe(recipe=name)
-    with pytest.raises(ConfigurationError, match="not for the task 'detect'; did you mean 'mobileone_ssdlite'"):
+    with pytest.raises(ConfigurationError, match="is for classification, the data has boxes; valid: auto, finetune"):
         detection("mobileone")
 
 

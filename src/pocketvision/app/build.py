@@ -171,7 +171,8 @@ def run_build(
     stages.done("check the data")
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     stages.done("choose the model")
-    spec = network(dataset, chosen.spec, options.head, chosen.spec.preprocessing.size)
+    size = chosen.spec.preprocessing.size
+    spec = network(dataset, chosen.spec, options.head, size, options.run_teachers)
     trained, info = train_spec(dataset, spec, weights, options)
     _stop_if_interrupted(trained)
     stages.done("train")

@@ -1,5 +1,8 @@
 """A backbone of the zoo -> the network for a task."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +15,7 @@ from ..spec.heads import SSDHead
 from ..spec.model import ModelSpec
 from ..spec.transform import with_classes, with_size
 from ..training.anchors import with_fitted_anchors
+from ..training.checkpoint import load_model
 from .progress import tell
 
 HeadName = Literal["auto", "classifier", "ssdlite", "ssd", "faster_rcnn"]
@@ -41,10 +45,17 @@ def head_for(dataset: Dataset, head: HeadName) -> HeadName:
     return valid[0] if head == "auto" else head
 
 
-def network(dataset: Dataset, spec: ModelSpec, head: HeadName, size: int) -> ModelSpec:
-    """The network that is trained on ``dataset``: the head that it needs, and anchors like the boxes that it has."""
+def network(
+    dataset: Dataset, spec: ModelSpec, head: HeadName, size: int, teachers: Sequence[str | Path] = ()
+) -> ModelSpec:
+    """The network that is trained on ``dataset``: the head that it needs, and the anchors of its first teacher, or
+    where it has none such as fit the boxes. Raises WeightsError for a teacher that cannot be read."""
     made = with_head(spec, head_for(dataset, head), dataset.classes, size)
     if not isinstance(made.head, SSDHead):
+        return made
+    if teachers and isinstance(teacher := load_model(teachers[0]).spec.head, SSDHead):
+        if len(teacher.anchors) == len(made.head.anchors):
+            return replace(made, head=replace(made.head, anchors=teacher.anchors))
         return made
     fitted, fit = with_fitted_anchors(made, [item.boxes for item in dataset.train if item.boxes])
     if fit:

@@ -95,6 +95,11 @@ class TrainOptions:
         return self._some_recipe.seed
 
     @property
+    def run_teachers(self) -> tuple[str, ...]:
+        """The teachers of that run."""
+        return self._some_recipe.teachers
+
+    @property
     def _some_recipe(self) -> Recipe:
         """The recipe for some data set of the task that it is for."""
         task: TaskName = "detect" if self.recipe in PUBLISHED_DETECTION else "classify"
@@ -112,8 +117,9 @@ class TrainOptions:
         if self.recipe in published:
             return published[self.recipe]()
         if self.recipe in RECIPES:
-            hint = nearest(self.recipe, (*small, *published))
-            raise ConfigurationError(f"recipe {self.recipe!r} is not for the task {task!r}; {hint}")
+            what, has = ("classification", "boxes") if boxes else ("detection", "one class an image, no boxes")
+            valid = ", ".join(("auto", *small, *published))
+            raise ConfigurationError(f"recipe {self.recipe!r} is for {what}, the data has {has}; valid: {valid}")
         try:
             return from_yaml(Path(self.recipe).read_text(encoding="utf-8"))
         except (FileNotFoundError, IsADirectoryError):

@@ -18,6 +18,7 @@ from ..training import distributed
 from ..training.checkpoint import BEST, create_run
 from ..training.diagnose import Remedy
 from ..training.events import Stopped
+from ..training.fitting import check_fit
 from ..training.loop import fit, resume
 from ..training.recipe import Recipe
 from ..training.training import with_teachers
@@ -78,7 +79,7 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
         dataset = _open(data, options)
         size = options.imgsz or natural_size(dataset)
         backbone = model_spec(model, width=options.width, width_rule=options.width_rule)
-        spec = network(dataset, backbone, options.head, size)
+        spec = network(dataset, backbone, options.head, size, options.run_teachers)
         return train_spec(dataset, spec, starting_weights(options.weights, dataset, size), options)[0]
 
 
@@ -130,6 +131,7 @@ def train_spec(
     outside = warnings(options, recipe, *counts, pretrained=info is not None) if dataset.task == "classify" else ()
     for text in outside:
         tell(f"warning: {text}")
+    check_fit(recipe, dataset)
     _refuse(recipe, info is not None)
     with_teachers(task, spec, replace(recipe, device="cpu"))  # what is wrong with them is said at once
     name = options.name or spec.backbone.name

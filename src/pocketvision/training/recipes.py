@@ -77,9 +77,10 @@ def finetune_detector(images: int, classes: int) -> Recipe:
 
 
 def scratch_detector(images: int, classes: int) -> Recipe:
-    """Boxes without pretrained weights: the same with nothing frozen, for three times as long."""
+    """Boxes without pretrained weights: the same with nothing frozen, for three times as long, and no mirroring."""
     tuned = finetune_detector(images, classes)
-    return replace(tuned, freeze=0, head_lr=1.0, epochs=_epochs(images, 30_000, 12, 150))
+    augment = replace(tuned.augment, flip=0.0)
+    return replace(tuned, freeze=0, head_lr=1.0, epochs=_epochs(images, 30_000, 12, 150), augment=augment)
 
 
 def mobilenet_v2() -> Recipe:
@@ -178,7 +179,10 @@ def mobileone_large() -> Recipe:
 
 
 def mobileone_ssdlite() -> Recipe:
-    """SSDLite on COCO at 320 pixels (S3 §E, FACTS T21): SGD, cosine, 4,500 steps of warm-up, 8 GPUs."""
+    """SSDLite on COCO at 320 pixels (S3 §E, FACTS T21): SGD, cosine, 4,500 steps of warm-up, 8 GPUs.
+
+    The paper names no augmentation; it trained with MMDetection, whose SSDLite has SSD's (arXiv:1512.02325 §2.2, §3.6).
+    """
     warmup = 4500 / (_COCO_IMAGES / 192)
     return Recipe(
         epochs=200,
@@ -188,11 +192,12 @@ def mobileone_ssdlite() -> Recipe:
         warmup_epochs=warmup,
         weight_decay=1e-4,
         label_smoothing=0.0,
+        augment=Augment(zoom_out=0.5, iou_crop=1.0, distort=1.0),
     )
 
 
 def torchvision_ssdlite() -> Recipe:
-    """TorchVision's SSDLite320-MobileNetV3-Large on COCO (FACTS T23): 8 GPUs of batch 24."""
+    """TorchVision's SSDLite320-MobileNetV3-Large on COCO (FACTS T23): 8 GPUs of batch 24, IoU crops and mirroring."""
     return Recipe(
         epochs=660,
         batch=8 * 24,
@@ -202,6 +207,7 @@ def torchvision_ssdlite() -> Recipe:
         weight_decay=4e-5,
         decay_norms=True,
         label_smoothing=0.0,
+        augment=Augment(iou_crop=1.0),
     )
 
 
@@ -209,9 +215,13 @@ def torchvision_faster_rcnn() -> Recipe:
     """TorchVision's Faster R-CNN on COCO (FACTS T23): lr / 10 after 16 and 22 of 26 epochs, 8 GPUs of batch 2.
 
     Learning rate, batch and weight decay are the defaults of its script; it warms up over the first 1,000 steps.
+    Pretrained BatchNorms stay as they are, and the last three parts of the backbone train (FACTS H14): TorchVision cuts
+    MobileNetV3 before its first block of output stride 16, so ours freezes the three stages up to stride 8.
     """
     return Recipe(
         epochs=26,
+        freeze=3,
+        frozen_bn=True,
         batch=16,
         lr=0.02,
         nesterov=False,

@@ -25,6 +25,7 @@ from ..tasks import Task
 from ..tasks.distillation import Distillation, make_teacher
 from . import checkpoint, distributed
 from .checkpoint import Progress, Snapshot
+from .fitting import check_fit, check_teacher
 from .memory import keep_freed_memory
 from .optim import EMA, make_optimizer, set_rates
 from .recipe import Recipe
@@ -199,13 +200,18 @@ class Training:
 
 
 def with_teachers(task: Task, spec: ModelSpec, recipe: Recipe) -> Task:
-    """``task``, taught by the recipe's teachers where it has some. Raises WeightsError for one that cannot be read."""
+    """``task``, taught by the recipe's teachers where it has some.
+
+    Raises WeightsError for one that cannot be read, ConfigurationError for one that cannot teach the network ``spec``.
+    """
     for path in recipe.teachers:
         if not Path(path).exists():
             raise WeightsError(
                 f"the teacher {path} is not there; put it back, or start a new run with another (--teacher RUN)"
             )
     models = [checkpoint.load_model(path) for path in recipe.teachers]
+    for model in models:
+        check_teacher(model.spec, spec)
     teachers = tuple(make_teacher(model, spec.labels, recipe.device) for model in models)
     return Distillation(task, teachers) if teachers else task
 
@@ -270,9 +276,7 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
             f"the model has {model.spec.head.classes} classes, {data.name} has {len(data.classes)}; "
             "build the model with as many as the data has"
         )
-    if data.task != "classify" and (recipe.mixup or recipe.head_first):
-        field = "mixup" if recipe.mixup else "head_first"
-        raise ConfigurationError(f"{field} is for classification, {data.name} is to {data.task}; leave it out")
+    check_fit(recipe, data)
     if recipe.batch < 2 * distributed.world():
         raise ConfigurationError(
             f"batch={recipe.batch} is too small for {distributed.world()} processes, of which each needs 2 images; "
