@@ -56,40 +56,40 @@ def anchors_of(model: Model) -> tuple[Corners, ...]:
 
 
 EVERY_ANCHOR = ("all_boxes", "all_scores")
-# In ONNX's own notation. NonMaxSuppression itself leaves out what scores too little, class by class. To look for the
-# best candidates of every class (TopK) takes longer than all else here, and only matters where a class has more of
-# them than it may have, which is rare: hence the If.
+# In ONNX's own notation. NonMaxSuppression itself leaves out what scores too little, class by class. Before it, the best
+# candidates are looked for (TopK) in those classes only that have more than they may have: there are few, and in all
+# classes this takes longer than all the rest.
 _SELECTION = """
 select (float[1,A,4] all_boxes, float[1,A,C] all_scores) => (float[M,4] boxes, float[M] scores, int64[M] labels)
 <float min_score = {{{min_score}}}, float[1] iou = {{{iou}}}, float[1] least = {{{min_score}}}, float zero = {{0}},
  int64[1] per_class = {{{per_class}}}, int64[1] candidates = {{{candidates}}}, float many = {{{candidates}}},
- int64[1] most = {{{most}}}, int64[1] flat = {{-1}}, int64[2] corners = {{-1, 4}}, int64 of_class = {{1}},
- int64 of_anchor = {{2}}, int64[1] last = {{2}}>
+ int64[1] most = {{{most}}}, int64[1] flat = {{-1}}, int64[2] corners = {{-1, 4}}, int64[2] column = {{-1, 1}},
+ int64 of_class = {{1}}, int64 of_anchor = {{2}}, int64[1] first = {{0}}, int64[1] last = {{1}}>
 {{
-    by_class = Transpose <perm = [0, 2, 1]> (all_scores)
+    by_anchor = Squeeze (all_scores, first)
+    by_class = Transpose <perm = [1, 0]> (by_anchor)
     above = Greater (by_class, min_score)
     ones = Cast <to = 1> (above)
-    counts = ReduceSum <keepdims = 0> (ones, last)
-    highest = ReduceMax <keepdims = 0> (counts)
-    too_many = Greater (highest, many)
-    chosen = If (too_many) <
-        then_branch = best () => (float[1,C,A] few) {{
-            top, places = TopK <sorted = 0> (by_class, candidates)
-            last_of_class = ReduceMin (top, last)
-            lower = Less (by_class, last_of_class)
-            few = Where (lower, zero, by_class)
-        }},
-        else_branch = all () => (float[1,C,A] same) {{
-            same = Identity (by_class)
-        }}
-    >
-    kept = NonMaxSuppression (all_boxes, chosen, per_class, iou, least)
+    counts = ReduceSum (ones, last)
+    too_many = Greater (counts, many)
+    nonzero = NonZero (too_many)
+    crowded = Gather (nonzero, first)
+    crowded_classes = Reshape (crowded, flat)
+    crowded_scores = Gather (by_class, crowded_classes)
+    top, places = TopK <sorted = 0> (crowded_scores, candidates)
+    limit = ReduceMin (top, last)
+    rows = Reshape (crowded_classes, column)
+    no_limits = Sub (counts, counts)
+    limits = ScatterElements (no_limits, rows, limit)
+    lower = Less (by_class, limits)
+    chosen = Where (lower, zero, by_class)
+    each_class = Unsqueeze (chosen, first)
+    kept = NonMaxSuppression (all_boxes, each_class, per_class, iou, least)
     class = Gather <axis = 1> (kept, of_class)
     anchor = Gather <axis = 1> (kept, of_anchor)
     boxes_of_image = Reshape (all_boxes, corners)
     scores_of_image = Reshape (by_class, flat)
     shape = Shape (boxes_of_image)
-    first = Constant <value_ints = [0]> ()
     anchors = Gather (shape, first)
     row = Mul (class, anchors)
     place = Add (row, anchor)
