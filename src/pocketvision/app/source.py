@@ -21,7 +21,7 @@ from ..training.checkpoint import BEST, SPLIT, load_model
 from ..zoo import MODELS, model_spec
 from .progress import tell
 
-PARITY_IMAGES = 32
+PARITY_IMAGES, BOX_PARITY_IMAGES = 32, 100
 
 
 def weights_file(source: str | Path) -> Path:
@@ -117,6 +117,6 @@ def export_checked(
 
 def parity_images(split: Path, artifact: Artifact) -> np.ndarray:
     """Some of a run's validation images as the network takes them: uint8 [N, S, S, 3]."""
-    items = load_split(split).val
-    step = max(1, len(items) // PARITY_IMAGES)
-    return np.stack([load_prepared(item.image, artifact.spec.preprocessing) for item in items[::step][:PARITY_IMAGES]])
+    items, wanted = load_split(split).val, BOX_PARITY_IMAGES if artifact.detects else PARITY_IMAGES
+    step = max(1, len(items) // wanted)
+    return np.stack([load_prepared(item.image, artifact.spec.preprocessing) for item in items[::step][:wanted]])

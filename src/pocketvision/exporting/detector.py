@@ -24,9 +24,11 @@ def check_form(head: Head, form: Form | None) -> Form:
 
     Raises ConfigurationError for one that it has not.
     """
-    if isinstance(head, FasterRCNNHead):
-        raise ConfigurationError("Faster R-CNN cannot be exported yet; train an SSDLite, which can")
-    valid: tuple[Form, ...] = ("scores",) if isinstance(head, ClassifierHead) else ("nms", "dense", "raw")
+    valid: tuple[Form, ...] = ("nms", "dense", "raw")
+    if isinstance(head, ClassifierHead):
+        valid = ("scores",)
+    elif isinstance(head, FasterRCNNHead):  # it selects boxes twice; there are no anchors that a program could decode
+        valid = ("nms",)
     if form is not None and form not in valid:
         raise ConfigurationError(f"a {type(head).__name__} cannot be exported as {form!r}; {nearest(form, valid)}")
     return form or valid[0]
@@ -56,9 +58,9 @@ def anchors_of(model: Model) -> tuple[Corners, ...]:
 
 
 EVERY_ANCHOR = ("all_boxes", "all_scores")
-# In ONNX's own notation. NonMaxSuppression itself leaves out what scores too little, class by class. Before it, the best
-# candidates are looked for (TopK) in those classes only that have more than they may have: there are few, and in all
-# classes this takes longer than all the rest.
+# In ONNX's own notation. NonMaxSuppression itself leaves out what scores too little, class by class. Before it, the
+# best candidates are looked for (TopK) in those classes only that have more than they may have: there are few, and in
+# all classes this takes longer than all the rest.
 _SELECTION = """
 select (float[1,A,4] all_boxes, float[1,A,C] all_scores) => (float[M,4] boxes, float[M] scores, int64[M] labels)
 <float min_score = {{{min_score}}}, float[1] iou = {{{iou}}}, float[1] least = {{{min_score}}}, float zero = {{0}},
@@ -88,12 +90,7 @@ select (float[1,A,4] all_boxes, float[1,A,C] all_scores) => (float[M,4] boxes, f
     class = Gather <axis = 1> (kept, of_class)
     anchor = Gather <axis = 1> (kept, of_anchor)
     boxes_of_image = Reshape (all_boxes, corners)
-    scores_of_image = Reshape (by_class, flat)
-    shape = Shape (boxes_of_image)
-    anchors = Gather (shape, first)
-    row = Mul (class, anchors)
-    place = Add (row, anchor)
-    kept_scores = Gather (scores_of_image, place)
+    kept_scores = GatherND (each_class, kept)
     number = Shape (kept_scores)
     told = Min (number, most)
     scores, order = TopK (kept_scores, told)

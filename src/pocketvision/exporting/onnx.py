@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from ..files import write_bytes
 from ..nn.fold import fold
 from ..nn.layers import Normalize
 from ..nn.model import Model
-from ..spec.heads import ClassifierHead
+from ..spec.heads import FasterRCNNHead, SSDHead
+from . import faster_rcnn
 from .artifact import OUTPUTS, Artifact, Form, image_input, sealed, to_metadata
 from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of, check_form
 
@@ -86,27 +88,40 @@ def export(
 
 
 def _convert(model: Model, form: Form) -> ModelProto:
+    size, head = model.spec.preprocessing.size, model.spec.head
+    batch, free = 2, {"image": {0: torch.export.Dim("N")}}  # torch.export would fix a batch of 1
+    if isinstance(head, FasterRCNNHead):
+        return faster_rcnn.convert(model, _to_onnx)
+    if form == "nms":
+        batch, free = 1, None
+    image = torch.zeros(batch, size, size, 3, dtype=torch.uint8)
     deployed = (Deployed(model) if form == "scores" else DeployedDetector(model, form)).eval()
-    size = model.spec.preprocessing.size
-    batch = 1 if form == "nms" else 2  # torch.export would fix a batch of 1
+    outputs = EVERY_ANCHOR if form == "nms" else OUTPUTS[form]
+    proto = _to_onnx(deployed, (image,), [image_input(size).name], outputs, free)
+    if form == "nms" and isinstance(head, SSDHead):
+        add_selection(proto, head.selection)
+    return proto
+
+
+def _to_onnx(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], outputs: Sequence[str], free: Any
+) -> ModelProto:
+    """``free``: the dimensions that may change, as ``dynamic_shapes`` of torch.export; None: none."""
     program = torch.onnx.export(
-        deployed,
-        (torch.zeros(batch, size, size, 3, dtype=torch.uint8),),
+        module,
+        inputs,
         dynamo=True,
         verbose=False,
         external_data=False,
         optimize=True,
         opset_version=18,
-        input_names=[image_input(size).name],
-        output_names=EVERY_ANCHOR if form == "nms" else OUTPUTS[form],
-        dynamic_shapes=None if form == "nms" else {"image": {0: torch.export.Dim("N")}},
+        input_names=names,
+        output_names=outputs,
+        dynamic_shapes=free,
         custom_translation_table={torch.ops.aten.mean.dim: _mean},
     )
     assert program is not None
-    proto = program.model_proto  # a new one each time
-    if form == "nms" and not isinstance(model.spec.head, ClassifierHead):
-        add_selection(proto, model.spec.head.selection)
-    return proto
+    return program.model_proto
 
 
 def _mean(x: Any, dim: Any, keepdim: bool = False, dtype: int | None = None) -> Any:

@@ -68,7 +68,11 @@ class RegionHead(nn.Module):
             self.align.scales = None  # it would keep those of the first input it has seen
             named = {str(level): x for level, x in enumerate(maps)}
             x_NC = self.align(named, regions, [image_size] * len(regions)).flatten(1)
-        x_NC = F.relu(self.hidden2(F.relu(self.hidden1(x_NC))))
+        return self.classified(x_NC)
+
+    def classified(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen in the cells of N regions [N, channels, region, region] -> their logits and codes."""
+        x_NC = F.relu(self.hidden2(F.relu(self.hidden1(x.flatten(1)))))
         return self.logits(x_NC).float(), self.codes(x_NC).float().unflatten(1, (-1, 4))
 
 

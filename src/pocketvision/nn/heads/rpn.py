@@ -75,6 +75,19 @@ def _by_anchor(x: Tensor, width: int) -> Tensor:
 @torch.no_grad()
 def propose(outputs: AnchorOutputs, image_size: tuple[int, int], selection: Selection) -> list[Tensor]:
     """The best boxes of each image, float32 [n, 4] in pixels, within it. No gradients go through them."""
+    boxes, scores, levels = best_anchors(outputs, image_size, selection)
+    chosen = list[Tensor]()
+    for one, score in zip(boxes, scores, strict=True):
+        keep = chosen_boxes(one, score, levels, selection, SMALLEST)
+        chosen.append(one[keep])
+    return chosen
+
+
+def best_anchors(
+    outputs: AnchorOutputs, image_size: tuple[int, int], selection: Selection
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each map the ``selection.candidates`` anchors that score best: boxes [B, T, 4] in pixels, within the image,
+    scores [B, T], and the number of the map [T]. Static code, which can be exported."""
     starts = [sum(outputs.counts[:level]) for level in range(len(outputs.counts))]
     scored = outputs.objectness.split(outputs.counts, dim=1)
     best = [level.topk(min(selection.candidates, level.shape[1])).indices for level in scored]
@@ -83,11 +96,7 @@ def propose(outputs: AnchorOutputs, image_size: tuple[int, int], selection: Sele
     scores = outputs.objectness.gather(1, index).sigmoid()
     codes = outputs.codes.gather(1, index[..., None].expand(-1, -1, 4))
     boxes = ANCHOR_CODER.decode_single(codes.flatten(0, 1), outputs.anchors[index.flatten()]).view_as(codes)
-    chosen = list[Tensor]()
-    for one, score in zip(clip_boxes_to_image(boxes, image_size), scores, strict=True):
-        keep = chosen_boxes(one, score, levels, selection, SMALLEST)
-        chosen.append(one[keep])
-    return chosen
+    return clip_boxes_to_image(boxes, image_size), scores, levels
 
 
 def chosen_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, selection: Selection, smallest: float) -> Tensor:
