@@ -82,12 +82,11 @@ def test_the_file_finds_what_the_run_found(run: dict, squares: Path):
     assert {row["class"] for row in result["classes"]} == set(COLOURS)
 
 
-def test_faster_rcnn_is_evaluated_in_torch(squares: Path, tmp_path: Path):
+def test_faster_rcnn_goes_the_whole_way(squares: Path, tmp_path: Path):
     options = (*OPTIONS, "--head", "faster_rcnn", "--epochs", 1, "--batch", 8, "--time", 0.1, "--project", tmp_path)
     run = answer("train", squares, *options)["run"]
     result = answer("evaluate", run, squares)
-    assert (result["runtime"], result["metric"]) == ("torch", "map")
-    assert "cannot be exported to ONNX" in failure("predict", run, squares)
+    assert (result["runtime"], result["metric"], result["n"]) == ("onnxruntime", "map", 24)
 
 
 def test_an_untrained_detector_takes_as_long_as_a_trained_one():

@@ -18,12 +18,11 @@ from ..report.content import EvaluationResult
 from ..spec.heads import ClassifierHead
 from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
-from ..training.evaluate_detection import evaluate_detector, torch_detector
 from .accuracy import accuracy_of
 from .predict import MIN_SCORE, predict_files
 from .predicted import Result
 from .progress import tell
-from .source import export_checked, is_artifact, opened, split_file, unexportable, weights_file
+from .source import export_checked, is_artifact, opened, split_file, weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,6 @@ def evaluate(source: str | Path, data: str | Path, *, split: str = "val", thread
         raise ConfigurationError(f"split {split!r} is unknown; {nearest(split, splits)}")
     if not splits[split]:
         raise DataError(f"{data}: there are no {split} images; valid: {', '.join(k for k, v in splits.items() if v)}")
-    if (model := unexportable(source)) is not None:
-        items = relabelled(splits[split], dataset, model.spec, source)
-        found = evaluate_detector(torch_detector(model), items, model.spec.preprocessing, model.spec.labels, batch=8)
-        return Evaluation(str(source), "torch", split, found)
     with opened(source) as (artifact, _):
         items = relabelled(splits[split], dataset, artifact.spec, artifact.path)
         runtime, result = accuracy_of(artifact, items, artifact.labels or dataset.classes, threads=threads)

@@ -16,7 +16,6 @@ from ..exporting.artifact import FORMATS, Artifact, Form
 from ..measuring.box_parity import BoxParity
 from ..measuring.parity import Parity, check_parity
 from ..nn.model import Model
-from ..spec.heads import FasterRCNNHead
 from ..training.checkpoint import BEST, SPLIT, load_model
 from ..zoo import MODELS, model_spec
 from .progress import tell
@@ -47,14 +46,6 @@ def split_file(source: str | Path) -> Path | None:
     return split if split.is_file() else None
 
 
-def unexportable(source: str | Path) -> Model | None:
-    """The model of a run that no format can hold yet, and that is evaluated in torch: Faster R-CNN; else None."""
-    if is_artifact(source) or not Path(source).exists():
-        return None
-    model = load_model(source)
-    return model if isinstance(model.spec.head, FasterRCNNHead) else None
-
-
 @contextmanager
 def opened(
     source: str | Path, *, imgsz: int | None = None, random_weights: bool = False
@@ -80,11 +71,6 @@ def opened(
     if not Path(source).exists():
         hint = f"; or {nearest(source, MODELS)}" if random_weights else "; `pocketvision train` makes a run"
         raise ConfigurationError(f"{source!s} is no run folder, exported file or weights file{hint}")
-    if unexportable(source):
-        raise ConfigurationError(
-            f"{source}: Faster R-CNN cannot be exported to ONNX, which this needs; `evaluate` works on its runs. "
-            "To ship a detector train an SSDLite (--head ssdlite)"
-        )
     model, path = load_model(source), weights_file(source)
     beside = path.with_suffix(".onnx")
     if beside.is_file() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:

@@ -62,7 +62,7 @@ class TrainResult:
             "no epoch was finished" if self.value is None else f"{self.metric} {self.value:.1%} in epoch {self.epoch}"
         )
         going_on = f"pocketvision train --resume {self.run}" if self.reason == "interrupted" else ""
-        next_step = going_on or f"pocketvision evaluate {self.run} DATA"
+        next_step = going_on or f"pocketvision export {self.run}"
         kept = f"; {self.run / BEST}" if self.epoch else ""
         lines = [f"{self.reason}: {value}, {self.seconds:.0f} s{kept}", *map(str, self.remedies)]
         return "\n".join([*lines, f"next: {next_step}"])
