@@ -78,8 +78,8 @@ def _export() -> str:
     text += (
         f"Processor time of the median of {found['images']['timed']} images, one thread; wanted: nms at most 1.3 times "
     )
-    text += f"raw. All three forms find the same boxes as torch on {found['images']['compared']} images. coco: TensorFlow's "
-    text += "trained SSDLite; torchvision: random weights with scores spread as widely. Command: "
+    text += f"raw. All three forms find the same boxes as torch on {found['images']['compared']} images. "
+    text += "coco: TensorFlow's trained SSDLite; torchvision: random weights with scores spread as widely. Command: "
     text += "`python benchmarks/detector_export.py`.\n\n"
     return text + table(("Network", "graph", "ms", "of the raw heads'"), rows, 2) + machine(found)
 
