@@ -44,7 +44,8 @@ class Truth(NamedTuple):
 class Batch:
     """Images uint8 [B, 3, S, S] (stored channels last), labels int64 [B], and where they come from.
 
-    ``boxes``: of detection, for each image what is to be found in it; empty otherwise.
+    ``boxes``: of detection, for each image what is to be found in it; empty otherwise. ``masks``: of segmentation, for
+    each image the class of every pixel, uint8 [S, S] while training and of the mask's own size otherwise; 255 is void.
     ``mixed``: labels [B] of the images that were blended in, and their share.
     """
 
@@ -52,6 +53,7 @@ class Batch:
     labels: Tensor
     items: tuple[Item, ...]
     boxes: tuple[Truth, ...] = ()
+    masks: tuple[Tensor, ...] = ()
     mixed: tuple[Tensor, float] | None = None
 
 

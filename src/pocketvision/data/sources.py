@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from .. import files
 from ..errors import DataError, nearest
+from ..spec.heads import TaskName
 from . import samples, scenes
 from .boxes import Boxes, Note
 from .bursts import bursts_of
@@ -18,8 +18,8 @@ from .detection import find_boxes, fit_boxes, words
 from .duplicates import Looks
 from .image import Glimpse, glimpse, shown_size
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
+from .masks import Mask
 
-TaskName = Literal["classify", "detect"]
 _VAL_SHARE = 0.2
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SHOWN = 5
@@ -27,14 +27,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image (a file's path, or ``sample:digits/N``), and the index of its class or the boxes in it.
+    """An image (a file's path, or ``sample:digits/N``), and the index of its class, the boxes in it or its mask.
 
-    ``label`` is -1 where ``boxes`` say what is in the image.
+    ``label`` is -1 where ``boxes`` or ``mask`` say what is in the image.
     """
 
     image: str
     label: int
     boxes: Boxes | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ConfigurationError, ExportError
-from ..spec.heads import ClassifierHead, SSDHead
+from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
 from ..spec.model import ModelSpec, Preprocessing, from_data, to_data
 
 CONTRACT, SEAL, ANCHORS = "pocketvision", "sha256", "anchors"  # keys of a file's metadata
@@ -199,6 +199,7 @@ def describe_output(spec: ModelSpec, form: Form) -> str:
     if isinstance(head, ClassifierHead) or form == "scores":
         return f"scores [N, {head.classes}]: the probability of each class"
     if form == "nms":
+        assert isinstance(head, SSDHead | FasterRCNNHead)
         s = head.selection
         rule = f"score above {s.min_score:g}, {s.candidates} of a class, overlap (IoU) up to {s.iou:g}, {s.most} in all"
         return f"boxes [M, 4]: {corners}; scores [M], best first; labels [M], class from 0. What is told: {rule}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigurationError, ExportError
-from ..spec.heads import ClassifierHead
+from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
 from ..tasks.coco import Found
 from .box_parity import BoxParity, compare_boxes
 from .runtimes import open_artifact, open_detector
@@ -80,6 +80,7 @@ def parity(artifact: Artifact, model: Model, images: np.ndarray) -> Parity | Box
     if isinstance(head, ClassifierHead):
         expected, session = model_scores(model, images), open_artifact(artifact)
         return compare(expected, np.concatenate([session(image[None]) for image in images]))
+    assert isinstance(head, SSDHead | FasterRCNNHead)
     detector = open_detector(artifact)
     found = [detector(image[None])[0] for image in images]
     return compare_boxes(model_found(model, images), found, head.selection)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from ..errors import ConfigurationError, ExportError, nearest
-from ..spec.heads import ClassifierHead, SSDHead
+from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
 
 Answer = TypeVar("Answer")
 Run = Callable[[np.ndarray], list[np.ndarray]]  # uint8 images -> a file's outputs, in their order
@@ -112,7 +112,7 @@ def _session(artifact: Artifact, threads: int, answer: Callable[[Run, np.ndarray
 def _selected(artifact: Artifact) -> Callable[[Run, np.ndarray], list[Found]]:
     """How the outputs of a detector's file become what it found."""
     head, (height, width, _) = artifact.spec.head, artifact.image_shape
-    assert not isinstance(head, ClassifierHead)
+    assert isinstance(head, SSDHead | FasterRCNNHead)
     from ..tasks.coco import Found
 
     def each_alone(run: Run, images: np.ndarray) -> list[Found]:

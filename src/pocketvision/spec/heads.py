@@ -150,4 +150,81 @@ class FasterRCNNHead:
             check(f"FasterRCNNHead.{field}", value, isinstance(value, Selection), "a Selection")
 
 
-Head = ClassifierHead | SSDHead | FasterRCNNHead
+@dataclass(frozen=True, slots=True)
+class LRASPPHead:
+    """LR-ASPP (S1 §6.4, Figure 10; FACTS H17, H18).
+
+    ``high``: features that a 1x1 convolution to ``channels`` and a gate of pooled features read; ``low``: finer ones
+    that are added to the result. ``pool``: kernel and stride of the gate's average pooling, each (height, width), or
+    None for the mean of the whole map, as torchvision has it. ``folded``: the head's own BatchNorms are merged.
+    """
+
+    classes: int
+    low: Tap
+    high: Tap
+    channels: int = 128
+    pool: tuple[tuple[int, int], tuple[int, int]] | None = None
+    folded: bool = False
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Where features are taken from, finest first."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True, slots=True)
+class DeepLabV3Head:
+    """DeepLabV3 (arXiv:1706.05587 §3.3; FACTS H20, H21); without ``rates`` it is R-ASPP (S4 §6.3, S1 §6.4; H19).
+
+    Branches of ``channels`` read the features at ``tap``: a 1x1 convolution, a 3x3 one for each dilation of ``rates``,
+    and the mean of the whole map; a 1x1 convolution joins them. ``refined``: a 3x3 convolution more before the classes,
+    as torchvision has it. ``aux``: features at output stride 8 on which an FCN predicts as well while training.
+    """
+
+    classes: int
+    tap: Tap
+    channels: int = 256
+    rates: tuple[int, ...] = (6, 12, 18)
+    refined: bool = False
+    dropout: float = 0.0
+    aux: Tap | None = None
+    folded: bool = False
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Where features are taken from, finest first."""
+        return (self.aux, self.tap) if self.aux else (self.tap,)
+
+
+@dataclass(frozen=True, slots=True)
+class FCNHead:
+    """FCN as torchvision has it: a 3x3 convolution to a quarter of the channels, then the classes (FACTS H20).
+    ``aux``: as ``DeepLabV3Head`` has it."""
+
+    classes: int
+    tap: Tap
+    dropout: float = 0.1
+    aux: Tap | None = None
+    folded: bool = False
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Where features are taken from, finest first."""
+        return (self.aux, self.tap) if self.aux else (self.tap,)
+
+
+DetectionHead = SSDHead | FasterRCNNHead
+SegmentationHead = LRASPPHead | DeepLabV3Head | FCNHead
+Head = ClassifierHead | DetectionHead | SegmentationHead
+TaskName = Literal["classify", "detect", "segment"]
+
+
+def task_of(head: Head) -> TaskName:
+    """What networks with such a head do."""
+    match head:
+        case ClassifierHead():
+            return "classify"
+        case SSDHead() | FasterRCNNHead():
+            return "detect"
+        case _:
+            return "segment"

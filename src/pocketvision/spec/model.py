@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from ..errors import ConfigurationError, nearest
-from .heads import ClassifierHead, FasterRCNNHead, Head, Selection, SSDHead, Tap
+from .heads import ClassifierHead, DeepLabV3Head, FasterRCNNHead, FCNHead, Head, LRASPPHead, Selection, SSDHead, Tap
 from .rows import (
     Conv,
     DepthwiseSeparable,
@@ -171,6 +171,9 @@ KINDS: dict[str, type] = {
         Selection,
         SSDHead,
         FasterRCNNHead,
+        LRASPPHead,
+        DeepLabV3Head,
+        FCNHead,
         SqueezeExcite,
         Conv,
         DepthwiseSeparable,

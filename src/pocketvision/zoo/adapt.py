@@ -81,12 +81,16 @@ def _without_classes(head: Head) -> Head:
         case FasterRCNNHead():
             every = Selection()
             return replace(head, classes=1, selection=every, proposals=every, training_proposals=every)
+        case _:
+            return replace(head, classes=1, folded=False)
 
 
-def _class_layers(head: SSDHead | FasterRCNNHead) -> Fresh:
+def _class_layers(head: Head) -> Fresh:
     match head:
         case SSDHead():
             last = 1 if head.separable else 0
             return tuple(f"head.classes.{index}.{last}." for index in range(len(head.anchors)))
         case FasterRCNNHead():
             return ("head.regions.logits.", "head.regions.codes.")
+        case _:
+            return ("head.",)
