@@ -81,13 +81,14 @@ def test_annotations_count_before_class_folders(tmp_path: Path):
     assert open_dataset(tmp_path).task == "classify"
 
 
-def test_predictions_are_not_the_truth(tmp_path: Path):
+@pytest.mark.parametrize("found", [1, 0], ids=["boxes", "nothing"])
+def test_predictions_are_not_the_truth(tmp_path: Path, found: int):
     """What ``predict --out`` writes into the folder of the images, beside their YOLO labels."""
     boxed.yolo_folders(tmp_path)
     data = coco(tmp_path / "predictions.json", {"images/train/a.png": [DOG], "images/train/b.png": []})
     boxed.write(
         tmp_path / "predictions.json",
-        data | {"annotations": [entry | {"score": 0.5} for entry in data["annotations"]]},
+        data | {"annotations": [entry | {"score": 0.5} for entry in data["annotations"]][:found], "skipped": []},
     )
     dataset = open_dataset(tmp_path)
     assert said(dataset) == EXPECTED

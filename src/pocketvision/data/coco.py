@@ -99,14 +99,15 @@ def _is_coco(path: Path) -> bool:
 
 
 def _is_predicted(path: Path) -> bool:
-    """Whether the annotations of a COCO file have scores, as those that ``predict --out`` writes."""
-    if b'"score"' not in path.read_bytes():
+    """Whether a COCO file is what ``predict --out`` writes, which lists what it skipped, or has scores as that does."""
+    text = path.read_bytes()
+    if b'"score"' not in text and b'"skipped"' not in text:
         return False
     try:
-        annotations = _parsed(path)["annotations"]
+        data = _parsed(path)
     except DataError:
         return False  # a damaged file is said when it is read
-    return any("score" in entry for entry in annotations)
+    return "skipped" in data or any("score" in entry for entry in data["annotations"])
 
 
 def _parsed(path: Path) -> dict[str, Any]:
