@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data.loader import Batch
 from ..errors import ConfigurationError, nearest
+from ..nn.heads.masks import MaskOutputs
 from ..nn.heads.ssd import SSDOutputs
 from ..nn.layers import Normalize
 from ..nn.model import Model
@@ -31,6 +32,8 @@ class Teacher:
             outputs = self.model(x_BCHW)
         if isinstance(outputs, SSDOutputs):
             return replace(outputs, logits=outputs.logits[:, :, [0, *(1 + self.columns).tolist()]])
+        if isinstance(outputs, MaskOutputs):
+            return MaskOutputs(outputs.logits[:, self.columns])
         return outputs[:, self.columns] if isinstance(outputs, Tensor) else outputs
 
 

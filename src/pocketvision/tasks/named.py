@@ -4,8 +4,9 @@ from ..errors import TrainingError, nearest
 from . import Task
 from .classification import Classification
 from .detection import Detection
+from .segmentation import Segmentation
 
-TASKS: dict[str, type[Task]] = {"classify": Classification, "detect": Detection}
+TASKS: dict[str, type[Task]] = {"classify": Classification, "detect": Detection, "segment": Segmentation}
 
 
 def task_named(name: str) -> Task:

@@ -120,7 +120,8 @@ class Training:
         lr = learning_rate(progress.step, recipe, len(self.batches), progress.steps)
         set_rates(self.optimizer, lr, weight_decay(progress.step, recipe, progress.steps))
         boxes = tuple(truth.to(recipe.device) for truth in batch.boxes)
-        batch = replace(mixed(batch, recipe.mixup), boxes=boxes)
+        masks = tuple(mask.to(recipe.device) for mask in batch.masks)
+        batch = replace(mixed(batch, recipe.mixup), boxes=boxes, masks=masks)
         with torch.autocast(recipe.device, torch.bfloat16, enabled=bool(recipe.amp)):
             outputs = self.model(self.inputs(batch), boxes)
         loss = self.task.loss(outputs, batch, recipe)
