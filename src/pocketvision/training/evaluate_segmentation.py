@@ -61,8 +61,8 @@ class SegmentationResult:
         return scores(self.confusion)
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per class: ``iou``, ``precision``, ``recall`` (each None where there is nothing to divide by), and the
-        ``share`` that it has of the pixels that count."""
+        """One row per class: ``iou``, ``precision``, ``recall`` (None where there is nothing to divide by), and its
+        ``share`` of the pixels that count."""
         right, there, found = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
         total, iou = max(1, int(there.sum())), ious(self.confusion)
         return [
