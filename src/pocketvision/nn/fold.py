@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
-from ..spec.heads import SSDHead
+from ..spec.heads import ClassifierHead, FasterRCNNHead
 from ..spec.transform import as_folded, with_branches
 from .blocks import MobileOneUnit
 from .layers import ConvNorm, scale_and_shift
@@ -54,10 +54,12 @@ def unfold(model: Model, batches: Iterable[Tensor]) -> Model:
     MobileOne's merged branches cannot be told apart again: the first branch carries the whole function, and the
     1x1 and skip branches beside it start at zero. Returns a new model in eval mode. A model that has BatchNorm
     already is copied and recalibrated, which is what weights with identity BatchNorms need.
-    A detector's head that was not folded is new, and so are its BatchNorms: they stay as they are.
+    A head that could be folded and was not is new, and so are its BatchNorms: they stay as they are; so do those of an
+    auxiliary head.
     """
     head = model.spec.head
-    untouched = "head." if isinstance(head, SSDHead) and not head.folded else None
+    new = not isinstance(head, ClassifierHead | FasterRCNNHead) and not head.folded
+    untouched = "head." if new else "head.aux."
     if not model.spec.backbone.folded:
         return recalibrate(copy.deepcopy(model).eval(), batches, untouched)
     parameter = next(model.parameters())

@@ -6,11 +6,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError
-from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
+from ..spec.heads import ClassifierHead, DeepLabV3Head, FasterRCNNHead, FCNHead, LRASPPHead, SSDHead
 from ..spec.model import ModelSpec
 from .backbone import Backbone
 from .heads.classifier import Classifier
+from .heads.deeplabv3 import DeepLabV3
 from .heads.faster_rcnn import FasterRCNN
+from .heads.fcn import FCN
+from .heads.lraspp import LRASPP
+from .heads.masks import ClassLayer
 from .heads.ssd import SSD
 
 
@@ -28,27 +32,34 @@ class Model(nn.Module):
                 self.head = SSD(head, spec.backbone)
             case FasterRCNNHead() as head:
                 self.head = FasterRCNN(head, spec.backbone)
+            case LRASPPHead() as head:
+                self.head = LRASPP(head, spec.backbone)
+            case DeepLabV3Head() as head:
+                self.head = DeepLabV3(head, spec.backbone)
+            case FCNHead() as head:
+                self.head = FCN(head, spec.backbone)
 
     def forward(self, x_BCHW: Tensor, truth: Sequence[Any] | None = None) -> Any:
         """Normalised float [B, 3, H, W] -> the head's outputs: logits [B, classes] of a classifier, ``SSDOutputs``,
-        ``RegionOutputs`` of Faster R-CNN.
+        ``RegionOutputs`` of Faster R-CNN, ``MaskOutputs`` at H x W of a head for segmentation.
 
         ``truth``: the boxes of each image (``data.loader.Truth``), for a head whose training needs them.
         """
         head = self.head
-        if isinstance(head, SSD):
-            height, width = x_BCHW.shape[2:]
-            return head(self.backbone.tapped(x_BCHW, head.spec.taps), (height, width))
+        if isinstance(head, Classifier):
+            return head(self.backbone(x_BCHW))
+        height, width = x_BCHW.shape[2:]
+        features = self.backbone.tapped(x_BCHW, head.spec.taps)
         if isinstance(head, FasterRCNN):
-            height, width = x_BCHW.shape[2:]
-            return head(self.backbone.tapped(x_BCHW, head.spec.taps), (height, width), truth)
-        return head(self.backbone(x_BCHW))
+            return head(features, (height, width), truth)
+        return head(features, (height, width))
 
     @property
     def classifier(self) -> Classifier:
-        """The head of a classifier. Raises ConfigurationError for a detector."""
+        """The head of a classifier. Raises ConfigurationError for another network."""
         if not isinstance(self.head, Classifier):
-            raise ConfigurationError(f"this {self.spec.backbone.name} is a detector; a classifier is needed here")
+            kind = type(self.spec.head).__name__
+            raise ConfigurationError(f"this {self.spec.backbone.name} has a {kind}; a classifier is needed here")
         return self.head
 
 
@@ -56,12 +67,13 @@ def build(spec: ModelSpec) -> Model:
     """A randomly initialised model in train mode: He's fan-out for convolutions, N(0, 0.01) for linear layers (B13)."""
     model = Model(spec)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | ClassLayer):
             nn.init.normal_(module.weight, 0, 0.01)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        else:
+            continue
+        if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(model.head, SSD | FasterRCNN):
         model.head.initialise()

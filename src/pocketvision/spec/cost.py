@@ -7,7 +7,7 @@ convention that reproduces the papers (FACTS, head note).
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from .heads import ClassifierHead, FasterRCNNHead, SSDHead
+from .heads import ClassifierHead, DeepLabV3Head, FasterRCNNHead, FCNHead, LRASPPHead, SegmentationHead, SSDHead, Tap
 from .model import BackboneSpec, ModelSpec
 from .rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv, Row, SqueezeExcite
 
@@ -119,7 +119,8 @@ def row_costs(backbone: BackboneSpec, size: tuple[int, int]) -> tuple[Cost, ...]
 def cost(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> ModelCost:
     """Cost of a network for one image of ``size`` pixels (side, or height and width); its own size by default."""
     side = size or spec.preprocessing.size
-    rows = row_costs(spec.backbone, (side, side) if isinstance(side, int) else side)
+    sides = (side, side) if isinstance(side, int) else side
+    rows = row_costs(spec.backbone, sides)
     match spec.head:
         case ClassifierHead() as head:
             rows += (_classifier(head, spec.backbone.out_channels),)
@@ -127,6 +128,8 @@ def cost(spec: ModelSpec, size: int | tuple[int, int] | None = None) -> ModelCos
             rows += (_ssd(head, spec.backbone, rows),)
         case FasterRCNNHead() as head:
             rows += (_faster_rcnn(head, spec.backbone, rows),)
+        case head:
+            rows += (_segmentation(head, spec.backbone, rows, sides),)
     return ModelCost(
         sum(row.params for row in rows), sum(row.madds for row in rows), sum(row.activations for row in rows), rows
     )
@@ -138,13 +141,16 @@ def _classifier(head: ClassifierHead, c_in: int) -> Cost:
     return Cost(weights + sum(widths[1:]), weights, sum(widths), (head.classes, 1, 1))
 
 
+def _tapped(tap: Tap, backbone: BackboneSpec, rows: tuple[Cost, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of the features at ``tap``."""
+    # an expansion has the resolution of its block's input
+    _, height, width = rows[tap.row - tap.expansion].out_shape
+    return backbone.tapped_channels(tap), height, width
+
+
 def _ssd(head: SSDHead, backbone: BackboneSpec, rows: tuple[Cost, ...]) -> Cost:
     """Extra maps and predictions; ``out_shape``: (1 + classes + 4, anchors, 1), the numbers for each anchor."""
-    maps = list[tuple[int, int, int]]()
-    for tap in head.taps:
-        # an expansion has the resolution of its block's input
-        _, height, width = rows[tap.row - tap.expansion].out_shape
-        maps.append((backbone.tapped_channels(tap), height, width))
+    maps = [_tapped(tap, backbone, rows) for tap in head.taps]
     params = madds = activations = anchors = 0
     for out in head.extras:
         extra = _Counter(*maps[-1], folded=head.folded)
@@ -175,8 +181,7 @@ def _faster_rcnn(head: FasterRCNNHead, backbone: BackboneSpec, rows: tuple[Cost,
     of_anchors = len(head.sizes) * len(head.ratios)
     maps, layers = list[tuple[int, int, int]](), list[Cost]()
     for tap in head.taps:
-        _, height, width = rows[tap.row - tap.expansion].out_shape
-        pyramid = _Counter(backbone.tapped_channels(tap), height, width, folded=True)
+        pyramid = _Counter(*_tapped(tap, backbone, rows), folded=True)
         pyramid.conv(head.channels)
         pyramid.conv(head.channels, 3)
         layers.append(pyramid.totals())
@@ -196,3 +201,56 @@ def _faster_rcnn(head: FasterRCNNHead, backbone: BackboneSpec, rows: tuple[Cost,
     layers.append(Cost(weights + outputs, regions * weights, regions * (pooled + outputs), (values, regions, 1)))
     params, madds = sum(layer.params for layer in layers), sum(layer.madds for layer in layers)
     return Cost(params, madds, sum(layer.activations for layer in layers), layers[-1].out_shape)
+
+
+def _segmentation(
+    head: SegmentationHead, backbone: BackboneSpec, rows: tuple[Cost, ...], size: tuple[int, int]
+) -> Cost:
+    """The layers on each of the taps, the auxiliary head's parameters and the enlarged logits of ``size``; that head's
+    multiply-adds are left out: it runs only while training. ``out_shape``: (classes, height, width)."""
+    maps = [_tapped(tap, backbone, rows) for tap in head.taps]
+    layers = [_Counter(*map_, folded=head.folded) for map_ in maps]
+    unused, main = 0, layers[-1]
+    match head:
+        case LRASPPHead():
+            gate = _Counter(*_pooled(maps[-1], head.pool), folded=True)
+            gate.conv(head.channels)
+            gate.params -= head.channels  # it has no bias
+            main.conv(head.channels)
+            main.conv(head.classes, norm=False)
+            layers[0].conv(head.classes, norm=False)
+            layers.append(gate)
+        case DeepLabV3Head():
+            atrous = [_Counter(*maps[-1], folded=head.folded) for _ in head.rates]
+            for branch in atrous:
+                branch.conv(head.channels, 3)
+            pooled = _Counter(maps[-1][0], 1, 1, folded=head.folded)
+            pooled.conv(head.channels)
+            layers += [*atrous, pooled]
+            main.conv(head.channels)
+            main.channels *= 2 + len(atrous)
+            main.conv(head.channels)
+            if head.refined:
+                main.conv(head.channels, 3)
+            main.conv(head.classes, norm=False)
+        case FCNHead():
+            main.conv(max(1, main.channels // 4), 3)
+            main.conv(head.classes, norm=False)
+    if not isinstance(head, LRASPPHead) and head.aux:
+        auxiliary = _Counter(*layers.pop(0).totals().out_shape, folded=False)
+        auxiliary.conv(max(1, auxiliary.channels // 4), 3)
+        auxiliary.conv(head.classes, norm=False)
+        unused = auxiliary.params
+    params, madds = unused + sum(layer.params for layer in layers), sum(layer.madds for layer in layers)
+    enlarged = head.classes * size[0] * size[1]
+    return Cost(params, madds, enlarged + sum(layer.activations for layer in layers), (head.classes, *size))
+
+
+def _pooled(shape: tuple[int, int, int], pool: tuple[tuple[int, int], tuple[int, int]] | None) -> tuple[int, int, int]:
+    """The shape of a map after LR-ASPP's pooling."""
+    channels, height, width = shape
+    if pool is None:
+        return channels, 1, 1
+    kernel, stride = pool
+    rows, columns = height - min(kernel[0], height), width - min(kernel[1], width)
+    return channels, 1 + rows // stride[0], 1 + columns // stride[1]

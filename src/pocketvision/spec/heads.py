@@ -24,8 +24,12 @@ class ClassifierHead:
         check_choice("ClassifierHead.act", self.act, Activation)
         whole = isinstance(self.hidden, int) and is_number(self.hidden) and self.hidden >= 0
         check("hidden", self.hidden, whole, "a whole number of 0 (no hidden layer) or more; nearest valid: 0")
-        fraction = is_number(self.dropout) and 0 <= self.dropout < 1
-        check("dropout", self.dropout, fraction, "a number of at least 0 and below 1; nearest valid: 0.2")
+        _check_dropout(self.dropout)
+
+
+def _check_dropout(dropout: object) -> None:
+    fraction = is_number(dropout) and 0 <= dropout < 1  # type: ignore[operator]
+    check("dropout", dropout, fraction, "a number of at least 0 and below 1; nearest valid: 0.2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +159,9 @@ class LRASPPHead:
     """LR-ASPP (S1 §6.4, Figure 10; FACTS H17, H18).
 
     ``high``: features that a 1x1 convolution to ``channels`` and a gate of pooled features read; ``low``: finer ones
-    that are added to the result. ``pool``: kernel and stride of the gate's average pooling, each (height, width), or
-    None for the mean of the whole map, as torchvision has it. ``folded``: the head's own BatchNorms are merged.
+    that are added to the result. ``pool``: kernel and stride of the gate's average pooling, each (height, width), the
+    kernel no larger than the map; None for the mean of the whole map, as torchvision has it. ``folded``: the head's own
+    BatchNorms are merged. Every head here counts all that a mask can say as ``classes``, background included.
     """
 
     classes: int
@@ -165,6 +170,15 @@ class LRASPPHead:
     channels: int = 128
     pool: tuple[tuple[int, int], tuple[int, int]] | None = None
     folded: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(classes=self.classes, channels=self.channels)
+        check_taps(self.taps)
+        pairs = isinstance(self.pool, tuple) and len(self.pool) == 2 and all(map(_is_size, self.pool))
+        whole = pairs and all(isinstance(side, int) for pair in self.pool or () for side in pair)
+        expected = "kernel and stride, each (height, width) in whole numbers of 1 or more, or none"
+        check("LRASPPHead.pool", self.pool, self.pool is None or whole, expected)
+        check("LRASPPHead.folded", self.folded, isinstance(self.folded, bool), "true or false")
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -178,7 +192,9 @@ class DeepLabV3Head:
 
     Branches of ``channels`` read the features at ``tap``: a 1x1 convolution, a 3x3 one for each dilation of ``rates``,
     and the mean of the whole map; a 1x1 convolution joins them. ``refined``: a 3x3 convolution more before the classes,
-    as torchvision has it. ``aux``: features at output stride 8 on which an FCN predicts as well while training.
+    as torchvision has it. ``aux``: features at output stride 8 on which an FCN predicts as well while training; it is
+    never folded, and a folded network has none. ``align_corners``: logits are enlarged so that the middles of corner
+    pixels meet, as TensorFlow's weights of that time need it, and not the corners themselves.
     """
 
     classes: int
@@ -186,9 +202,22 @@ class DeepLabV3Head:
     channels: int = 256
     rates: tuple[int, ...] = (6, 12, 18)
     refined: bool = False
-    dropout: float = 0.0
+    dropout: float = 0.1
     aux: Tap | None = None
+    align_corners: bool = False
     folded: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(classes=self.classes, channels=self.channels)
+        check_taps(self.taps)
+        check(
+            "DeepLabV3Head.rates", self.rates, isinstance(self.rates, tuple), "a list of dilations, which may be empty"
+        )
+        check_positive(**{f"rates[{index}]": rate for index, rate in enumerate(self.rates)})
+        for field in ("refined", "align_corners", "folded"):
+            value = getattr(self, field)
+            check(f"DeepLabV3Head.{field}", value, isinstance(value, bool), "true or false")
+        _check_dropout(self.dropout)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -206,6 +235,12 @@ class FCNHead:
     dropout: float = 0.1
     aux: Tap | None = None
     folded: bool = False
+
+    def __post_init__(self) -> None:
+        check_positive(classes=self.classes)
+        check_taps(self.taps)
+        check("FCNHead.folded", self.folded, isinstance(self.folded, bool), "true or false")
+        _check_dropout(self.dropout)
 
     @property
     def taps(self) -> tuple[Tap, ...]:

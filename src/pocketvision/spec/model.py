@@ -135,7 +135,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         kinds = (("backbone", BackboneSpec, "a BackboneSpec"), ("preprocessing", Preprocessing, "a Preprocessing"))
-        for field, kind, expected in (*kinds, ("head", Head, "a ClassifierHead, SSDHead or FasterRCNNHead")):
+        for field, kind, expected in (*kinds, ("head", Head, "a ClassifierHead, SSDHead, LRASPPHead or another head")):
             value = getattr(self, field)
             check(f"ModelSpec.{field}", value, isinstance(value, kind), expected)
         check(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ..errors import ConfigurationError, nearest
-from .heads import SSDHead
+from .heads import ClassifierHead, DeepLabV3Head, FasterRCNNHead, FCNHead
 from .model import ModelSpec, Padding
 from .rows import (
     Activation,
@@ -104,7 +104,8 @@ def reduced_tail(spec: ModelSpec, rule: TailRule = "torchvision") -> ModelSpec:
 def dilated(spec: ModelSpec, output_stride: int = 16, *, dilate_first: bool = True) -> ModelSpec:
     """Keep the resolution at ``output_stride`` (8, 16 or 32): later strides become dilations (FACTS A11).
 
-    ``dilate_first=False`` leaves the first row of each changed stage undilated, as TensorFlow's DeepLab does.
+    ``dilate_first=False`` leaves the first row of each changed stage undilated, as TensorFlow's DeepLab does. What is
+    dilated already stays so.
     """
     if output_stride not in (8, 16, 32):
         raise ConfigurationError(f"output_stride={output_stride!r}; valid: 8, 16, 32")
@@ -116,7 +117,7 @@ def dilated(spec: ModelSpec, output_stride: int = 16, *, dilate_first: bool = Tr
             row = replace(row, stride=1)
         stride *= row.stride
         if row.kernel > 1:
-            row = replace(row, dilation=dilation if dilate_first else before)
+            row = replace(row, dilation=row.dilation * (dilation if dilate_first else before))
         rows.append(row)
     return with_backbone(spec, rows=tuple(rows))
 
@@ -210,5 +211,9 @@ def without_se(spec: ModelSpec) -> ModelSpec:
 
 def as_folded(spec: ModelSpec, folded: bool = True) -> ModelSpec:
     """The deploy form of the same network: plain convolutions with bias (``nn.fold`` computes their weights)."""
-    head = replace(spec.head, folded=folded) if isinstance(spec.head, SSDHead) else spec.head
+    head = spec.head
+    if not isinstance(head, ClassifierHead | FasterRCNNHead):
+        head = replace(head, folded=folded)
+    if folded and isinstance(head, DeepLabV3Head | FCNHead):
+        head = replace(head, aux=None)  # only training needs it
     return replace(with_backbone(spec, folded=folded), head=head)

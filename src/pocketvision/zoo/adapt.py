@@ -3,19 +3,31 @@
 from dataclasses import replace
 
 from ..errors import WeightsError
-from ..spec.heads import ClassifierHead, FasterRCNNHead, Head, Selection, SSDHead
+from ..spec.heads import (
+    ClassifierHead,
+    DeepLabV3Head,
+    FasterRCNNHead,
+    FCNHead,
+    Head,
+    LRASPPHead,
+    SegmentationHead,
+    Selection,
+    SSDHead,
+)
 from ..spec.model import ModelSpec
-from ..spec.transform import with_size
+from ..spec.transform import with_backbone, with_size
 from .catalogue import same_weights
 from .keymaps import Layout
 
 Fresh = tuple[str, ...]  # how the names of layers begin that stay as they were initialised
-DETECTORS: tuple[Layout, ...] = ("torchvision_rcnn", "torchvision_ssdlite", "tensorflow_ssdlite")
+AUXILIARY: Fresh = ("head.aux.",)
+# of files that have no classifier
+WITH_HEADS: tuple[Layout, ...] = ("torchvision_rcnn", "torchvision_ssdlite", "tensorflow_ssdlite")
 
 
 def adapted(spec: ModelSpec, said: ModelSpec) -> ModelSpec:
     """The caller's network with what the weights' own network ``said`` of padding, epsilon, branches and scaling."""
-    if not same_weights(spec, said):
+    if not same_weights(said, spec):
         raise WeightsError(
             f"these are weights of {sketch(said)}, which do not fit {sketch(spec)}; build the network that they fit"
         )
@@ -36,21 +48,38 @@ def sketch(spec: ModelSpec) -> str:
     return f"{spec.backbone.name} ({len(widths)} rows, {widths[0]} to {widths[-1]} channels{hidden})"
 
 
-def with_head_of_file(spec: ModelSpec, said: ModelSpec | None, layout: Layout) -> ModelSpec:
-    """The caller's network with the head that stands in the file, where either is a detector's.
+def as_in_file(spec: ModelSpec, said: ModelSpec | None, layout: Layout) -> ModelSpec:
+    """The caller's network with the head that stands in the file, where either is no classifier's, and with the
+    backbone's last rows that a head for segmentation leaves out and the file has.
 
-    ``said``: the file's own network, where it is known; else ``layout`` tells a classifier's file from a detector's.
+    ``said``: the file's own network, where it is known; else ``layout`` tells a classifier's file from others. The rows
+    of an unknown file are as wide as the zoo has them, which does for their names.
     """
     from . import MODELS
 
+    name, table = spec.backbone.name, said
     if said:
         head = said.head
-    elif layout == "pocketvision" or layout in DETECTORS:
+    elif layout == "pocketvision" or layout in WITH_HEADS:
         head = spec.head
     else:
-        head = MODELS[spec.backbone.name]().head if spec.backbone.name in MODELS else ClassifierHead(1000)
+        table = MODELS[name]() if name in MODELS else None
+        head = table.head if table else ClassifierHead(1000)
+    if isinstance(spec.head, SegmentationHead) and table and table.backbone.name == name:
+        rows = spec.backbone.rows
+        spec = with_backbone(spec, rows=rows + table.backbone.rows[len(rows) :])
     classifiers = isinstance(spec.head, ClassifierHead) and isinstance(head, ClassifierHead)
     return spec if classifiers or head == spec.head else replace(spec, head=head, labels=())
+
+
+def unused(spec: ModelSpec, file: ModelSpec) -> Fresh:
+    """How the names begin of what ``spec`` has not and ``file``, the network that a file holds, may have."""
+    rows = range(len(spec.backbone.rows), len(file.backbone.rows))
+    return (*(f"backbone.rows.{row}." for row in rows), *(() if _has_aux(spec.head) else AUXILIARY))
+
+
+def _has_aux(head: Head) -> bool:
+    return isinstance(head, DeepLabV3Head | FCNHead) and head.aux is not None
 
 
 def with_head_of_caller(spec: ModelSpec, labels: tuple[str, ...], asked: ModelSpec) -> tuple[ModelSpec, Fresh]:
@@ -61,14 +90,19 @@ def with_head_of_caller(spec: ModelSpec, labels: tuple[str, ...], asked: ModelSp
     """
     p = asked.preprocessing
     p = replace(spec.preprocessing, size=p.size, resize=p.resize, fit=p.fit)
+    spec = with_backbone(spec, rows=spec.backbone.rows[: len(asked.backbone.rows)])
     if isinstance(asked.head, ClassifierHead) or _without_classes(asked.head) != _without_classes(spec.head):
         return replace(asked, backbone=spec.backbone, preprocessing=p), ("head.",)
-    head = replace(asked.head, folded=spec.head.folded) if isinstance(spec.head, SSDHead) else asked.head
+    head, auxiliary = asked.head, ()
+    if not isinstance(head, FasterRCNNHead):
+        assert not isinstance(spec.head, ClassifierHead | FasterRCNNHead)
+        head = replace(head, folded=spec.head.folded)
+        auxiliary = AUXILIARY if _has_aux(head) and not _has_aux(spec.head) else ()
     same_names = not asked.labels or not labels or asked.labels == labels
     if head.classes == spec.head.classes and same_names:
         names = asked.labels or (labels if len(labels) == head.classes else ())
-        return replace(spec, head=head, labels=names, preprocessing=p), ()
-    return replace(spec, head=head, labels=asked.labels, preprocessing=p), _class_layers(head)
+        return replace(spec, head=head, labels=names, preprocessing=p), auxiliary
+    return replace(spec, head=head, labels=asked.labels, preprocessing=p), auxiliary + _class_layers(head)
 
 
 def _without_classes(head: Head) -> Head:
@@ -81,8 +115,10 @@ def _without_classes(head: Head) -> Head:
         case FasterRCNNHead():
             every = Selection()
             return replace(head, classes=1, selection=every, proposals=every, training_proposals=every)
-        case _:
+        case LRASPPHead():
             return replace(head, classes=1, folded=False)
+        case DeepLabV3Head() | FCNHead():
+            return replace(head, classes=1, folded=False, dropout=0.0, aux=None)
 
 
 def _class_layers(head: Head) -> Fresh:
@@ -92,5 +128,11 @@ def _class_layers(head: Head) -> Fresh:
             return tuple(f"head.classes.{index}.{last}." for index in range(len(head.anchors)))
         case FasterRCNNHead():
             return ("head.regions.logits.", "head.regions.codes.")
-        case _:
-            return ("head.",)
+        case LRASPPHead():
+            return ("head.low_classes.", "head.high_classes.")
+        case DeepLabV3Head():
+            return ("head.classes.", "head.aux.classes.")
+        case FCNHead():
+            return ("head.prediction.classes.", "head.aux.classes.")
+        case ClassifierHead():
+            return ("head.linear.",)

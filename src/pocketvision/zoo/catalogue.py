@@ -8,7 +8,7 @@ timm's results-imagenet.csv and release notes, arXiv:2206.04040 Table 9.
 
 from dataclasses import dataclass, replace
 
-from ..spec.heads import ClassifierHead
+from ..spec.heads import ClassifierHead, SegmentationHead
 from ..spec.model import BackboneSpec, ModelSpec, Padding, Preprocessing
 from ..spec.rows import MobileOneConv, Row
 
@@ -57,16 +57,18 @@ class Entry:
         return replace(spec, backbone=backbone, preprocessing=self.preprocessing)
 
 
-def same_weights(a: ModelSpec, b: ModelSpec) -> bool:
-    """Whether weights of one network have the shapes that the other needs, folding and number of classes apart.
+def same_weights(given: ModelSpec, spec: ModelSpec) -> bool:
+    """Whether weights of the network ``given`` have ``spec``'s shapes, folding and number of classes apart.
 
-    What is not shared by a classifier and a detector is apart too: the head.
+    What is not shared by a classifier and other networks is apart too: the head, and the rows of the backbone that a
+    head for segmentation leaves out.
     """
-    both = isinstance(a.head, ClassifierHead) and isinstance(b.head, ClassifierHead)
+    both = isinstance(given.head, ClassifierHead) and isinstance(spec.head, ClassifierHead)
+    needed = len(spec.backbone.rows) if isinstance(spec.head, SegmentationHead) else None
     return (
-        a.backbone.name == b.backbone.name
-        and (not both or a.classifier.hidden == b.classifier.hidden)
-        and _shapes(a.backbone) == _shapes(b.backbone)
+        given.backbone.name == spec.backbone.name
+        and (not both or given.classifier.hidden == spec.classifier.hidden)
+        and _shapes(given.backbone)[:needed] == _shapes(spec.backbone)
     )
 
 

@@ -20,7 +20,7 @@ from ..spec.heads import ClassifierHead
 from ..spec.model import ModelSpec, from_json
 from ..spec.rows import check
 from ..spec.transform import as_folded, with_backbone
-from .adapt import Fresh, adapted, sketch, with_head_of_caller, with_head_of_file
+from .adapt import AUXILIARY, Fresh, adapted, as_in_file, sketch, unused, with_head_of_caller
 from .catalogue import CATALOGUE, HALF, Entry, same_weights
 from .coco import COCO
 from .keymaps import Layout, first, is_folded, layout_of, to_ours
@@ -105,7 +105,7 @@ def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: Mod
     asked = spec or said
     if asked is None:
         raise WeightsError("the file does not say which network it holds; name it, e.g. --model mobilenet_v2")
-    spec = with_head_of_file(asked, said, layout)
+    spec = as_in_file(asked, said, layout)
     if said:
         spec = adapted(spec, said)
     elif layout == "timm":
@@ -119,9 +119,9 @@ def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: Mod
     ours = to_ours(state, spec, layout)
     if isinstance(asked.head, ClassifierHead) and isinstance(spec.head, ClassifierHead):
         return Weights(ours, spec, info, labels)
-    spec, fresh = with_head_of_caller(spec, labels or (), asked)
-    ours = {name: tensor for name, tensor in ours.items() if not name.startswith(fresh)}
-    info = replace(info, classifier=not fresh, head=fresh != ("head.",))
+    file, (spec, fresh) = spec, with_head_of_caller(spec, labels or (), asked)
+    ours = {name: tensor for name, tensor in ours.items() if not name.startswith(fresh + unused(spec, file))}
+    info = replace(info, classifier=fresh in ((), AUXILIARY), head=fresh != ("head.",))
     return Weights(ours, spec, info, spec.labels, fresh)
 
 
