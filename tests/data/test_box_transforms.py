@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import functional as reference
 
 from pocketvision.data.box_transforms import (
     Scene,
+    View,
     _cropped,
     _rendered,
-    _View,
     augmented_scene,
     colour_matrix,
     mosaic,
@@ -98,7 +98,7 @@ def test_what_is_left_of_a_box():
         [(0, 0, 20, 20), (36, 0, 56, 20), (32, 40, 52, 60), (38.5, 70, 58, 90), (60, 60, 80, 80)], np.float32
     )
     scene = Scene(image, boxes, np.arange(5), np.array([False, False, False, False, False]))
-    seen = _rendered(scene, _View(0, 0, 40, 100), 100, 40, "bilinear")
+    seen = _rendered(scene, View(0, 0, 40, 100), 100, 40, "bilinear")
     assert seen.labels.tolist() == [0, 1, 2]  # of box 3 a pixel and a half are left, of box 4 nothing
     assert seen.ignored.tolist() == [False, True, False]  # of box 1 a fifth, of box 2 two fifths
     assert seen.boxes.tolist() == [[0, 0, 20, 20], [36, 0, 40, 20], [32, 40, 40, 60]]
@@ -107,15 +107,15 @@ def test_what_is_left_of_a_box():
 def test_a_crop_has_a_box():
     torch.manual_seed(0)
     boxes = np.array([(5, 5, 9, 9), (100, 60, 110, 80)], np.float32)
-    views = [_cropped(_View(0, 0, 120, 90), boxes) for _ in range(200)]
+    views = [_cropped(View(0, 0, 120, 90), boxes) for _ in range(200)]
     for view in views:
         assert 0 <= view.left <= view.left + view.width <= 120
         assert 0 <= view.top <= view.top + view.height <= 90
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - (view.left, view.top)
         assert ((centres > -1) & (centres < (view.width + 1, view.height + 1))).all(axis=1).any()
-    whole = sum(view == _View(0, 0, 120, 90) for view in views)
+    whole = sum(view == View(0, 0, 120, 90) for view in views)
     assert 20 < whole < 180  # these boxes are too small for most of the overlaps that are asked for
-    assert len({_cropped(_View(0, 0, 120, 90), boxes[:0]) for _ in range(20)}) > 10  # background is cropped too
+    assert len({_cropped(View(0, 0, 120, 90), boxes[:0]) for _ in range(20)}) > 10  # background is cropped too
 
 
 @pytest.mark.parametrize("thin", [False, True])
@@ -124,7 +124,7 @@ def test_a_crop_beside_the_image_is_grey(thin: bool):
     torch.manual_seed(0)
     boxes, image = np.array([(119.8, 0, 120, 90)][: int(thin)], np.float32).reshape(-1, 4), painted().image
     whole = Scene(image, boxes, np.zeros(len(boxes), np.int64), np.zeros(len(boxes), bool))
-    for view in (_View(-50, -40, 40, 40), _View(120, 10, 30, 30), _View(3, 90, 30, 20)):
+    for view in (View(-50, -40, 40, 40), View(120, 10, 30, 30), View(3, 90, 30, 20)):
         seen = _rendered(whole, view, 32, 48, "bilinear")
         assert seen.image.shape == (32, 48, 3)
         assert (seen.image == seen.image[0, 0]).all() and seen.image.min() > 0

@@ -35,13 +35,23 @@ class Scene(NamedTuple):
     ignored: np.ndarray
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """A part of an image in its pixels, which may reach beyond it."""
 
     left: int
     top: int
     width: int
     height: int
+
+
+class Placement(NamedTuple):
+    """Where a view shows an image, each along x and y: its pixels from ``first`` to ``last``, in the view's from
+    ``to_first`` to ``to_last``."""
+
+    first: tuple[int, int]
+    last: tuple[int, int]
+    to_first: tuple[int, int]
+    to_last: tuple[int, int]
 
 
 def placed(boxes: Boxes, image: np.ndarray) -> Scene:
@@ -58,7 +68,8 @@ def augmented_scene(scene: Scene, size: int, augment: Augment, interpolation: In
     A box of which less than 30% of its area is left is ignored; one with a side below 2 pixels is dropped. Draws from
     torch's global generator only.
     """
-    return _distorted(_seen(scene, size, size, augment, interpolation), augment.distort)
+    scene = _seen(scene, size, size, augment, interpolation)
+    return scene._replace(image=distorted(scene.image, augment.distort))
 
 
 def mosaic(scenes: Sequence[Scene], size: int, augment: Augment, interpolation: Interpolation = "bilinear") -> Scene:
@@ -74,13 +85,13 @@ def mosaic(scenes: Sequence[Scene], size: int, augment: Augment, interpolation: 
         image[y1:y2, x1:x2] = part.image
         parts.append(part._replace(boxes=part.boxes + np.array([x1, y1, x1, y1], np.float32)))
     columns = (np.concatenate([part[column] for part in parts]) for column in (1, 2, 3))
-    return _distorted(Scene(image, *columns), augment.distort)
+    return Scene(distorted(image, augment.distort), *columns)
 
 
 def _seen(scene: Scene, height: int, width: int, augment: Augment, interpolation: Interpolation) -> Scene:
     """A random view of a scene in so many pixels, perhaps mirrored."""
     zoom, crop, flip = torch.rand(3).tolist()
-    view = _View(0, 0, *scene.image.shape[1::-1])
+    view = View(0, 0, *scene.image.shape[1::-1])
     if zoom < augment.zoom_out:
         view = _zoomed_out(view)
     if crop < augment.iou_crop:
@@ -93,15 +104,15 @@ def _seen(scene: Scene, height: int, width: int, augment: Augment, interpolation
     return seen
 
 
-def _zoomed_out(image: _View) -> _View:
+def _zoomed_out(image: View) -> View:
     """A view of up to four times the sides, the image anywhere in it (arXiv:1512.02325 §3.6)."""
     factor, left, top = torch.rand(3, dtype=torch.float64).tolist()
     factor = 1 + factor * (_FARTHEST - 1)
     width, height = round(image.width * factor), round(image.height * factor)
-    return _View(-int(left * (width - image.width + 1)), -int(top * (height - image.height + 1)), width, height)
+    return View(-int(left * (width - image.width + 1)), -int(top * (height - image.height + 1)), width, height)
 
 
-def _cropped(view: _View, boxes: np.ndarray) -> _View:
+def _cropped(view: View, boxes: np.ndarray) -> View:
     """A random part of a view that has the centre of a box, and with one of these an IoU as drawn (arXiv:1512.02325
     §2.2); of a view without boxes any part. The view itself when that is drawn, or none of 40 parts will do."""
     for option in torch.randperm(len(_LEAST_IOU)).tolist():
@@ -119,7 +130,7 @@ def _cropped(view: _View, boxes: np.ndarray) -> _View:
             good &= _holds(crops, boxes, least)
         if good.any():
             x1, y1, x2, y2 = np.rint(crops[good.argmax()]).astype(int).tolist()
-            return _View(x1, y1, max(1, x2 - x1), max(1, y2 - y1))
+            return View(x1, y1, max(1, x2 - x1), max(1, y2 - y1))
     return view
 
 
@@ -135,31 +146,45 @@ def _holds(crops: np.ndarray, boxes: np.ndarray, least: float) -> np.ndarray:
     return (within & (iou >= least)).any(axis=1)
 
 
-def _rendered(scene: Scene, view: _View, height: int, width: int, interpolation: Interpolation) -> Scene:
-    """A view of a scene in so many pixels; what lies beyond the image has ImageNet's mean colour, as all of a view that
-    shows none of the image."""
+def placement(image: tuple[int, int], view: View, pixels: tuple[int, int]) -> Placement | None:
+    """Where a view with so many ``pixels`` (width, height) shows an image of ``image`` pixels; None: nowhere."""
     start, shown = (view.left, view.top), (view.width, view.height)
-    sides, pixels = scene.image.shape[1::-1], (width, height)
-    first, last, to_first, to_last = [], [], [], []
+    axes = []
     for axis in (0, 1):
-        low, high = max(0, start[axis]), min(sides[axis], start[axis] + shown[axis])
+        low, high = max(0, start[axis]), min(image[axis], start[axis] + shown[axis])
         scale = pixels[axis] / shown[axis]
         to_low = min(round((low - start[axis]) * scale), pixels[axis] - 1)
-        first.append(low)
-        last.append(high)
-        to_first.append(to_low)
-        to_last.append(max(to_low + 1, round((high - start[axis]) * scale)))
-    if first[0] >= last[0] or first[1] >= last[1]:  # a crop of what zooming out put around the image
-        grey = np.full((height, width, 3), _AROUND, np.uint8)
-        return Scene(grey, scene.boxes[:0], scene.labels[:0], scene.ignored[:0])
-    part = scene.image[first[1] : last[1], first[0] : last[0]]
-    part = resized(part, to_last[1] - to_first[1], to_last[0] - to_first[0], interpolation)
-    if part.shape[:2] == (height, width):
-        image = np.ascontiguousarray(part)
-    else:
-        image = np.full((height, width, 3), _AROUND, np.uint8)
-        image[to_first[1] : to_last[1], to_first[0] : to_last[0]] = part
-    low, high, to_low, to_high = (np.array(values * 2, np.float32) for values in (first, last, to_first, to_last))
+        axes.append((low, high, to_low, max(to_low + 1, round((high - start[axis]) * scale))))
+    if any(low >= high for low, high, _, _ in axes):
+        return None
+    return Placement(*zip(*axes, strict=True))
+
+
+def rendered(
+    image: np.ndarray, place: Placement | None, pixels: tuple[int, int], interpolation: Interpolation
+) -> np.ndarray:
+    """The view of an image in so many ``pixels`` (width, height); around the image lies ImageNet's mean colour."""
+    around = np.empty((pixels[1], pixels[0], 3), np.uint8)
+    if place is None:
+        around[:] = _AROUND
+        return around
+    (x1, y1), (x2, y2), (to_x1, to_y1), (to_x2, to_y2) = place
+    part = resized(image[y1:y2, x1:x2], to_y2 - to_y1, to_x2 - to_x1, interpolation)
+    if part.shape == around.shape:
+        return np.ascontiguousarray(part)
+    around[:] = _AROUND
+    around[to_y1:to_y2, to_x1:to_x2] = part
+    return around
+
+
+def _rendered(scene: Scene, view: View, height: int, width: int, interpolation: Interpolation) -> Scene:
+    """A view of a scene in so many pixels."""
+    pixels = width, height
+    place = placement(scene.image.shape[1::-1], view, pixels)
+    image = rendered(scene.image, place, pixels, interpolation)
+    if not place:  # a crop of what zooming out put around the image
+        return Scene(image, scene.boxes[:0], scene.labels[:0], scene.ignored[:0])
+    low, high, to_low, to_high = (np.array(values * 2, np.float32) for values in place)
     boxes = (scene.boxes - low) * ((to_high - to_low) / (high - low)) + to_low  # as the pixels, whose places are whole
     whole = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     boxes = boxes.clip(0, np.array(pixels * 2, np.float32))
@@ -169,24 +194,23 @@ def _rendered(scene: Scene, view: _View, height: int, width: int, interpolation:
     return Scene(image, boxes[kept], scene.labels[kept], ignored[kept])
 
 
-def _distorted(scene: Scene, strength: float) -> Scene:
+def distorted(image: np.ndarray, strength: float) -> np.ndarray:
     """Brightness, contrast, saturation and hue changed, each in half of all cases (arXiv:1512.02325 §2.2).
 
     All four are linear in the colours, so they are one 3 x 3 matrix; the hue turns around the axis of greys.
     """
     if not strength:
-        return scene
+        return image
     at, changed = (2 * torch.rand(4) - 1).tolist(), (torch.rand(4) < 0.5).tolist()
     brightness, contrast, saturation, hue = (
         strength * most * a * c
         for most, a, c in zip((_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE), at, changed, strict=True)
     )
     if not any(changed):
-        return scene
-    mean = float(scene.image[::8, ::8].reshape(-1, 3).mean(0) @ _GREY)
+        return image
+    mean = float(image[::8, ::8].reshape(-1, 3).mean(0) @ _GREY)
     rows = colour_matrix(brightness, contrast, saturation, hue, mean)
-    image = Image.fromarray(scene.image).convert("RGB", tuple(rows.ravel().tolist()))
-    return scene._replace(image=np.array(image))
+    return np.array(Image.fromarray(image).convert("RGB", tuple(rows.ravel().tolist())))
 
 
 def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float, mean: float) -> np.ndarray:

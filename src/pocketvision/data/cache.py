@@ -13,7 +13,8 @@ _LOCK_TIMEOUT_S = 1.0
 
 
 class ImageCache:
-    """Up to ``count`` uint8 images [H, W, 3] by index, in at most ``limit`` bytes; what does not fit is not kept.
+    """Up to ``count`` uint8 images [H, W, 3] or masks [H, W] by index, in at most ``limit`` bytes; what does not fit is
+    not kept.
 
     The memory is anonymous and shared: processes forked later see what the others put in. A process that was
     spawned instead of forked starts with an empty cache of its own.
@@ -24,17 +25,17 @@ class ImageCache:
         self._lock = multiprocessing.Lock()
         self._pixels = _shared(limit, np.uint8)
         self._used = _shared(1, np.int64)
-        self._entries = _shared(3 * count, np.int64).reshape(count, 3)  # 1 + offset, height, width
+        self._entries = _shared(4 * count, np.int64).reshape(count, 4)  # 1 + offset, height, width, bytes
 
     def __reduce__(self) -> tuple:
         return ImageCache, self._arguments
 
     def get(self, index: int) -> np.ndarray | None:
         """The image of ``index`` (a view: do not write to it), or None."""
-        offset, height, width = self._entries[index].tolist()
+        offset, height, width, size = self._entries[index].tolist()
         if not offset:
             return None
-        return self._pixels[offset - 1 : offset - 1 + height * width * 3].reshape(height, width, 3)
+        return shaped(self._pixels[offset - 1 : offset - 1 + size], height, width)
 
     def put(self, index: int, image: np.ndarray) -> None:
         """Keep a copy of ``image`` if there is room."""
@@ -48,8 +49,13 @@ class ImageCache:
         finally:
             self._lock.release()
         self._pixels[start : start + image.size].reshape(image.shape)[...] = image
-        self._entries[index, 1:] = image.shape[:2]
+        self._entries[index, 1:] = *image.shape[:2], image.size
         self._entries[index, 0] = start + 1  # last: from here on the entry counts
+
+
+def shaped(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bytes as an image [height, width, 3], or as a mask [height, width] where they are as few. Raises ValueError."""
+    return pixels.reshape((height, width) if pixels.size == height * width else (height, width, 3))
 
 
 def cache_limit() -> int:

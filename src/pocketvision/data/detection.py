@@ -110,7 +110,9 @@ def fit_boxes(
         all_ignored = "all are crowds or difficult ones, which are ignored" if any(b.labels for b in of_train) else ""
         what = all_ignored or words(notes) or (unfit[0][1] if unfit else "none is listed")
         raise DataError(f"{found.path}: {found.layout}: no boxes to train on ({what}); mend the annotations")
-    return _grouped(fitted), unfit, tuple(notes)
+    present = [frozenset(record.boxes.labels) if record.boxes else frozenset() for record in fitted]
+    labelled = tuple(replace(r, label=label) for r, label in zip(fitted, grouped(present), strict=True))
+    return labelled, unfit, tuple(notes)
 
 
 def words(notes: Sequence[Note]) -> str:
@@ -125,15 +127,9 @@ def words(notes: Sequence[Note]) -> str:
     return ", ".join(parts)
 
 
-def _grouped(records: list[Record]) -> tuple[Record, ...]:
-    """Records with their rarest class as label; those of too few images, and images without boxes, share one."""
-    counts = Counter(label for record in records if record.boxes for label in set(record.boxes.labels))
-    rarest = [
-        min(set(r.boxes.labels), key=lambda label: (counts[label], label)) if r.boxes and r.boxes.labels else -1
-        for r in records
-    ]
+def grouped(present: Sequence[frozenset[int]]) -> list[str]:
+    """For each image its rarest class, of those ``present`` in it; those of too few images, and none, share one ""."""
+    counts = Counter(label for labels in present for label in labels)
+    rarest = [min(labels, key=lambda label: (counts[label], label)) if labels else -1 for labels in present]
     sizes = Counter(rarest)
-    return tuple(
-        replace(record, label=str(label) if sizes[label] >= _FEW else "")
-        for record, label in zip(records, rarest, strict=True)
-    )
+    return [str(label) if sizes[label] >= _FEW else "" for label in rarest]

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from . import samples
+from .cache import shaped
 
 LIMIT = 20 << 30  # bytes
 _OF_FREE = 4  # the cache takes up to a quarter of what is free
@@ -48,7 +49,8 @@ def image_key(image: str, preparation: str) -> str | None:
 
 
 class DiskCache:
-    """Images uint8 [H, W, 3] as files in ``folder``, at most ``limit`` bytes and a share of the free space.
+    """Images uint8 [H, W, 3] and masks [H, W] as files in ``folder``, at most ``limit`` bytes and a share of the free
+    space.
 
     An entry is written beside its place and renamed, so a process that is killed leaves no part of one; what a power
     cut or a bad disk leaves has a wrong length or checksum and is made again. Where there is no more room, the entries
@@ -74,13 +76,14 @@ class DiskCache:
             data = np.memmap(path, np.uint8, mode="r")
             mark, checksum, height, width = _HEADER.unpack(data[: _HEADER.size].tobytes())
             pixels = data[_HEADER.size :]
-            if mark != b"PVIC" or pixels.size != height * width * 3 or zlib.crc32(pixels.data) != checksum:
+            if mark != b"PVIC" or zlib.crc32(pixels.data) != checksum:
                 raise ValueError
+            image = shaped(np.asarray(pixels), height, width)
         except (OSError, ValueError, struct.error):  # absent, damaged, or not ours to read: it is made again
             return None
         with suppress(OSError):  # a folder that is only read never makes room either
             os.utime(path)
-        return np.asarray(pixels).reshape(height, width, 3)
+        return image
 
     def put(self, key: str, image: np.ndarray) -> bool:
         """Write ``image`` if there is room; whether it is there now."""

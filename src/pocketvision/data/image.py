@@ -26,7 +26,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GB of RGB
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _ORIENTATION_TAG = 0x0112
 _CAMERA_TAGS, _EXIF_IFD, _TAKEN_TAG = (0x010F, 0x0110), 0x8769, 0x9003
-_UPRIGHT = {  # EXIF 2.32 §4.6.4: what brings each orientation back
+UPRIGHT = {  # EXIF 2.32 §4.6.4: what brings each orientation back
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,7 +38,7 @@ _UPRIGHT = {  # EXIF 2.32 §4.6.4: what brings each orientation back
 _warnings_lock = RLock()
 
 
-class _Unsupported(Exception):
+class Unsupported(Exception):
     """An image that is whole, but of a kind that has no clear meaning as RGB."""
 
 
@@ -56,14 +56,14 @@ def read_image(image: str | Path, *, short_side: int | None = None) -> np.ndarra
     if str(image).startswith(samples.PREFIX):
         return samples.read_sample(str(image))
     try:
-        with _opened(image) as picture:
+        with opened(image) as picture:
             if short_side:
                 picture.draft(None, (short_side, short_side))
             picture.load()
-            return np.array(_as_rgb(_upright(picture)))
+            return np.array(_as_rgb(upright(picture)))
     except Exception as error:
         fix = "replace it by a readable image or remove it"
-        raise DataError(f"{image}: {_reason(image, error)}; {fix}") from error
+        raise DataError(f"{image}: {reason(image, error)}; {fix}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,15 +84,15 @@ def glimpse(image: str | Path) -> Glimpse | str:
         pixels = samples.read_sample(str(image))
         return Glimpse(_squeezed(Image.fromarray(pixels)), pixels.shape[1], pixels.shape[0], "", None)
     try:
-        with _opened(image) as picture:
+        with opened(image) as picture:
             size = picture.size
             picture.draft("RGB", (3 * THUMB, 3 * THUMB))  # entropy-decodes all of it, but skips most of the inverse DCT
             picture.load()
-            upright = _as_rgb(_upright(picture))
-            width, height = sorted(size, reverse=upright.width > upright.height)
-            return Glimpse(_squeezed(upright), width, height, *_moment(picture))
+            shown = _as_rgb(upright(picture))
+            width, height = sorted(size, reverse=shown.width > shown.height)
+            return Glimpse(_squeezed(shown), width, height, *_moment(picture))
     except Exception as error:  # noqa: BLE001  Pillow raises nearly every kind of exception on damaged files
-        return _reason(image, error)
+        return reason(image, error)
 
 
 def shown_size(image: str | Path) -> tuple[int, int] | str:
@@ -101,13 +101,13 @@ def shown_size(image: str | Path) -> tuple[int, int] | str:
         height, width = samples.read_sample(str(image)).shape[:2]
         return width, height
     try:
-        with _opened(image) as picture:
+        with opened(image) as picture:
             if _orientation(picture) < 5:
                 return picture.size
             picture.load()  # which turns TIFF and AVIF
-            return _upright(picture).size
+            return upright(picture).size
     except Exception as error:  # noqa: BLE001  as for a glimpse
-        return _reason(image, error)
+        return reason(image, error)
 
 
 def orientation(image: str | Path) -> int:
@@ -115,10 +115,10 @@ def orientation(image: str | Path) -> int:
     if str(image).startswith(samples.PREFIX):
         return 1
     try:
-        with _opened(image) as picture:
+        with opened(image) as picture:
             return _orientation(picture)
     except Exception as error:
-        raise DataError(f"{image}: {_reason(image, error)}; replace it by a readable image or remove it") from error
+        raise DataError(f"{image}: {reason(image, error)}; replace it by a readable image or remove it") from error
 
 
 def _squeezed(picture: Image.Image) -> np.ndarray:
@@ -138,7 +138,8 @@ def _moment(picture: Image.Image) -> tuple[str, float | None]:
 
 
 @contextmanager
-def _opened(image: str | Path) -> Iterator[Image.Image]:
+def opened(image: str | Path) -> Iterator[Image.Image]:
+    """The picture of a file, its header read; ``reason`` words what this and ``load`` raise."""
     with _quiet():
         picture = Image.open(image, formats=_formats())
     with picture:
@@ -170,8 +171,9 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    method = _UPRIGHT.get(_orientation(picture))  # after load(), which turns TIFF and AVIF itself
+def upright(picture: Image.Image) -> Image.Image:
+    """A loaded picture, turned as its EXIF data says."""
+    method = UPRIGHT.get(_orientation(picture))  # after load(), which turns TIFF and AVIF itself
     return picture if method is None else picture.transpose(method)
 
 
@@ -188,7 +190,7 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):
         return _from_integers(picture).convert("RGB")
     if picture.mode == "F":
-        raise _Unsupported("it has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+        raise Unsupported("it has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         with _quiet():
             picture = picture.convert("RGBA")
@@ -201,11 +203,12 @@ def _from_integers(picture: Image.Image) -> Image.Image:
     """16-bit grey ("I;16", or "I" from some readers) as 8-bit grey: 0..65535 to 0..255, rounded."""
     values = np.array(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise _Unsupported("it has 32-bit pixels, whose range is unknown; save it with 8 or 16 bits")
+        raise Unsupported("it has 32-bit pixels, whose range is unknown; save it with 8 or 16 bits")
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _reason(image: str | Path, error: Exception) -> str:
+def reason(image: str | Path, error: Exception) -> str:
+    """Why a file cannot be read, in words; ``error``: what opening or loading it raised."""
     path = Path(image)
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MAX_PIXELS // 1_000_000} megapixels"
@@ -223,4 +226,4 @@ def _reason(image: str | Path, error: Exception) -> str:
         if path.suffix.lower() in _HEIF_SUFFIXES:
             return "HEIC images cannot be read; convert it to JPEG"
         return "it is not an image of a known format, or its header is damaged"
-    return str(error) if isinstance(error, _Unsupported) else f"the image is truncated or damaged ({error})"
+    return str(error) if isinstance(error, Unsupported) else f"the image is truncated or damaged ({error})"

@@ -8,11 +8,12 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..errors import DataError, nearest
+from ..spec.heads import TaskName
 from .boxes import Boxes, Marks, Note
 from .image import SUFFIXES
+from .masks import Legend, Mask
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -36,7 +37,8 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image with its label, or with the ``marks`` that annotate it and, once they are fitted to it, its ``boxes``.
+    """One image with its label, or with the ``marks`` that annotate it and, once they are fitted to it, its ``boxes``;
+    or with the file of its mask, and its ``mask`` once that was looked at.
 
     ``key`` is its path within the data set, which does not depend on where that lies.
     """
@@ -47,11 +49,14 @@ class Record:
     key: str
     marks: Marks | None = None
     boxes: Boxes | None = None
+    mask_file: str = ""
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A data set as it lies there. ``skipped``: images without a label, each with the reason; ``notes``: on boxes."""
+    """A data set as it lies there. ``skipped``: images without a label, each with the reason; ``notes``: on boxes or
+    masks; ``legend``: which values in masks mean its classes, where a file says so."""
 
     path: Path
     layout: str
@@ -60,7 +65,8 @@ class Found:
     records: tuple[Record, ...]
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[Note, ...] = ()
-    task: Literal["classify", "detect"] = "classify"
+    task: TaskName = "classify"
+    legend: Legend | None = None
 
 
 def read_folders(root: Path) -> Found:

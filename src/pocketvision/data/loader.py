@@ -3,7 +3,7 @@
 import copy
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from queue import Queue
@@ -20,6 +20,8 @@ from ..spec.model import Preprocessing
 from .box_transforms import Scene, augmented_scene, mosaic, placed
 from .cache import ImageCache, cache_limit
 from .disk import DiskCache, cache_folder, image_key
+from .mask_transforms import augmented_mask, reduced_mask
+from .masks import read_mask
 from .sources import Item
 from .transforms import Augment, augmented, load_prepared, load_reduced
 
@@ -72,7 +74,7 @@ class ImageLoader:
     ``share`` (number, count): of each batch only this process's part of ``count``. Parts may be empty, but none that is
     not holds a single image of several, on which BatchNorm could not train.
 
-    Items with boxes make batches with boxes; their images are stretched to the input (``Preprocessing.fit``).
+    Items with boxes or masks make batches with these; their images are stretched to the input (``Preprocessing.fit``).
     """
 
     def __init__(
@@ -90,10 +92,11 @@ class ImageLoader:
             raise DataError("there are no images to load; check that this part of the data set is not empty")
         if batch < 1 or workers < 0 or seed < 0:
             raise ConfigurationError(f"{batch=}, {workers=}, {seed=}; valid: batch from 1, workers and seed from 0")
-        if len({item.boxes is None for item in items}) > 1:
-            raise ConfigurationError("some of the items have boxes and some have not; give those of one data set")
-        if any(item.boxes for item in items) and preprocessing.fit != "stretch":
-            raise ConfigurationError(f'fit={preprocessing.fit!r} would cut boxes off; nearest valid: fit="stretch"')
+        if len({(item.boxes is None, item.mask is None) for item in items}) > 1:
+            raise ConfigurationError("some of the items have boxes or masks, some have not; give those of one data set")
+        what = "boxes" if items[0].boxes else "masks" if items[0].mask else ""
+        if what and preprocessing.fit != "stretch":
+            raise ConfigurationError(f'fit={preprocessing.fit!r} would cut {what} off; nearest valid: fit="stretch"')
         self.items, self.batch, self.augment = tuple(items), batch, augment
         self.seed, self.workers, self.share = seed, workers, share
         self._reader = _Reader(self.items, preprocessing, augment, seed)
@@ -136,16 +139,21 @@ class ImageLoader:
             for (_, indices), result in zip(requests, results, strict=True):
                 if isinstance(result, DataError):
                     raise result
-                images, boxes = result
+                images, truths = result
                 items = tuple(self.items[index] for index in indices)
-                labels = torch.tensor([item.label for item in items], dtype=torch.int64)
-                yield Batch(images, labels, items, tuple(Truth(*map(torch.from_numpy, truth)) for truth in boxes))
+                batch = Batch(images, torch.tensor([item.label for item in items], dtype=torch.int64), items)
+                tensors = [[torch.from_numpy(array) for array in truth] for truth in truths]
+                if self.items[0].mask:
+                    batch.masks = tuple(mask for (mask,) in tensors)
+                else:
+                    batch.boxes = tuple(Truth(*truth) for truth in tensors)
+                yield batch
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads one requested batch: (epoch, indices) -> uint8 [B, 3, S, S] and what each ``Truth`` is made of, or the
-    DataError that it met."""
+    """Reads one requested batch: (epoch, indices) -> uint8 [B, 3, S, S] and what each ``Truth`` is made of, or each
+    mask, or the DataError that it met."""
 
     items: tuple[Item, ...]
     preprocessing: Preprocessing
@@ -158,9 +166,12 @@ class _Reader:
         """Set the cache up, before any worker process is forked from this one."""
         if self.cache is None:
             side = self.preprocessing.size if self.augment is None else self._kept_side
-            largest = side * side * 3 * (1 if self.augment is None else _KEPT_ASPECT)
-            limit = min(cache_limit(), len(self.items) * largest)
-            self.cache = ImageCache(len(self.items), limit)
+            largest = side * side * (1 if self.augment is None else _KEPT_ASPECT)
+            size = len(self.items) * largest * 3
+            for mask in (item.mask for item in self.items if item.mask):
+                area = mask.size[0] * mask.size[1]
+                size += area if self.augment is None else min(area, largest)
+            self.cache = ImageCache(2 * len(self.items), min(cache_limit(), size))  # masks after the images
             self.disk = DiskCache(folder) if (folder := cache_folder()) else None
             self((0, [0]))  # import here, once, what each worker of each epoch would otherwise import again
 
@@ -181,13 +192,15 @@ class _Reader:
     __getitem__ = __call__  # what torch's DataLoader asks for
 
     def _sample(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
-        """The pixels of a sample and, of one with boxes, what its ``Truth`` is made of."""
-        p, boxed = self.preprocessing, self.items[index].boxes is not None
+        """The pixels of a sample and what its ``Truth`` is made of, or its mask."""
+        p, item = self.preprocessing, self.items[index]
         if self.augment is None:
-            return self._scene(index) if boxed else (self._kept(index),)
+            return self._scene(index) if item.boxes else self._masked(index) if item.mask else (self._kept(index),)
         seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed every accelerator
-        if not boxed:
+        if item.mask:
+            return augmented_mask(*self._masked(index), p.size, self.augment, p.interpolation)
+        if not item.boxes:
             return (augmented(self._kept(index), p.size, self.augment, p.interpolation),)
         if self.augment.mosaic and torch.rand(()).item() < self.augment.mosaic:
             indices = [index, *torch.randint(len(self.items), (3,)).tolist()]
@@ -200,36 +213,49 @@ class _Reader:
         assert boxes is not None
         return placed(boxes, self._kept(index))
 
+    def _masked(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is cached of an image, and of its mask: as large as that for training, otherwise of its own size."""
+        mask = self.items[index].mask
+        assert mask is not None
+        image = self._kept(index)
+        shape = image.shape[:2] if self.augment else mask.size[::-1]
+        how = f"mask {shape} {mask.values} {mask.colours} {mask.turn}"
+        return image, self._cached(
+            len(self.items) + index, mask.file, how, lambda: reduced_mask(read_mask(mask), *shape)
+        )
+
     @property
     def _kept_side(self) -> int:
         return round(_KEPT_SIDE * self.preprocessing.resize)
 
     def _kept(self, index: int) -> np.ndarray:
         """What is cached of an image: all of its preparation that is not random."""
+        path, p = self.items[index].image, self.preprocessing
+        if self.augment:
+            how = f"reduced {self._kept_side} {p.interpolation}"
+            return self._cached(index, path, how, lambda: load_reduced(path, self._kept_side, p.interpolation))
+        how = f"prepared {p.resize} {p.size}" if p.fit == "crop" else f"stretched {p.size}"
+        return self._cached(index, path, f"{how} {p.interpolation}", lambda: load_prepared(path, p))
+
+    def _cached(self, entry: int, file: str, how: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What ``make`` makes of a file, from the memory or the disk where it is there."""
         assert self.cache is not None
-        image = self.cache.get(index)
+        image = self.cache.get(entry)
         if image is not None:
             return image
-        key = self._key(index) if self.disk else None
+        key = self._key(file, how)
         image = self.disk.get(key) if self.disk and key else None
         if image is None:
-            path, p = self.items[index].image, self.preprocessing
-            if self.augment is None:
-                image = load_prepared(path, p)
-            else:
-                image = load_reduced(path, self._kept_side, p.interpolation)
-            if self.disk and key and key == self._key(index):  # nobody changed the file meanwhile
+            image = make()
+            if self.disk and key and key == self._key(file, how):  # nobody changed the file meanwhile
                 self.disk.put(key, image)
-        self.cache.put(index, image)
+        self.cache.put(entry, image)
         return image
 
-    def _key(self, index: int) -> str | None:
-        """The name of the image on the disk; None where there is none."""
-        p = self.preprocessing
-        prepared = f"prepared {p.resize} {p.size}" if p.fit == "crop" else f"stretched {p.size}"
-        how = prepared if self.augment is None else f"reduced {self._kept_side}"
+    def _key(self, file: str, how: str) -> str | None:
+        """The name on the disk of what is made of a file; None where there is none."""
         try:
-            return image_key(self.items[index].image, f"{how} {p.interpolation}")
+            return image_key(file, how) if self.disk else None
         except OSError:  # whoever decodes it says what is wrong with it
             return None
 

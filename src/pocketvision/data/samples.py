@@ -12,6 +12,7 @@ from ..errors import DataError, nearest
 PREFIX = "sample:"
 DIGITS, SCENES = "sample:digits", "sample:digit-scenes"
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
+BACKGROUND = "background"
 _SIDE = 32
 _VAL_SHARE = 0.2
 
@@ -21,17 +22,35 @@ def read_sample(image: str) -> np.ndarray:
 
     Raises DataError for another name.
     """
-    name, _, number = image.partition("/")
-    check_sample(name)
+    name, number = _number(image)
     if name == SCENES:
         from . import scenes  # which is made of these digits
 
+        return scenes.scene(number)[0]
+    return np.repeat(digit_images()[number, :, :, None], 3, axis=2)
+
+
+def read_sample_mask(image: str) -> np.ndarray:
+    """The mask of ``sample:digit-scenes/N``, uint8 [160, 160]: 0 for background, 1 + the digit elsewhere."""
+    from . import scenes
+
+    _, boxes, mask = scenes.scene(_number(image)[1])
+    return np.array([0, *(1 + label for label in boxes.labels)], np.uint8)[mask]
+
+
+def _number(image: str) -> tuple[str, int]:
+    """The data set and the number of a sample. Raises DataError where there is no such sample."""
+    name, _, number = image.partition("/")
+    check_sample(name)
+    if name == SCENES:
+        from . import scenes
+
         count = scenes.TRAIN + scenes.VAL
     else:
-        scenes, count = None, len(digit_images())
+        count = len(digit_images())
     if not (number.isdecimal() and int(number) < count):
         raise DataError(f"{image}: there is no such sample; valid: {name}/0 to {name}/{count - 1}")
-    return scenes.scene(int(number))[0] if scenes else np.repeat(digit_images()[int(number), :, :, None], 3, axis=2)
+    return name, int(number)
 
 
 def digit_images() -> np.ndarray:

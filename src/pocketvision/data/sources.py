@@ -4,9 +4,13 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
+from typing import get_args
+
+import numpy as np
 
 from .. import files
 from ..errors import DataError, nearest
@@ -18,7 +22,9 @@ from .detection import find_boxes, fit_boxes, words
 from .duplicates import Looks
 from .image import Glimpse, glimpse, shown_size
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
+from .mask_layouts import EXPECTED, find_masks
 from .masks import Mask
+from .segmentation import fit_masks, mask_words
 
 _VAL_SHARE = 0.2
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
@@ -50,8 +56,9 @@ class Skipped:
 class Dataset:
     """Images for training, validation and test; ``description`` says what was found and how it was split.
 
-    ``notes``: on boxes that were changed or left out. ``looks``: how the images look at a glance, where they were
-    checked when the data set was opened.
+    ``notes``: on boxes or masks that were changed or left out. ``looks``: how the images look at a glance, where they
+    were checked when the data set was opened. ``areas``: of masks that were looked at then, by image, how many pixels
+    each class has and at last how many are void, int64 [classes + 1].
     """
 
     name: str
@@ -64,6 +71,7 @@ class Dataset:
     task: TaskName = "classify"
     notes: tuple[Note, ...] = ()
     looks: Looks | None = field(default=None, compare=False, repr=False)
+    areas: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -71,31 +79,48 @@ class Dataset:
         return *self.train, *self.val, *self.test
 
 
-def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True) -> Dataset:
-    """A data set of images with classes or boxes from a folder, a file, ``sample:digits`` or
+def open_dataset(data: str | Path, *, seed: int = 0, check: bool = True, task: TaskName | None = None) -> Dataset:
+    """A data set of images with classes, boxes or masks from a folder, a file, ``sample:digits`` or
     ``sample:digit-scenes``.
 
     Boxes: a folder with COCO's JSON, VOC's XML or YOLO's text, or a COCO or YOLO (data.yaml) file itself (``coco``,
-    ``voc``, ``yolo``); where there are such annotations they count, and class folders do not. Class folders:
+    ``voc``, ``yolo``); where there are such annotations they count, and class folders do not. Masks
+    (``mask_layouts``) count after boxes and before class folders. ``task`` asks for one of these. Class folders:
     ``root/CLASS/...`` or ``root/{train,val,test}/CLASS/...`` (also validation, valid). CSV: a column of image paths
     (relative to the file, or absolute), one of labels, and if wanted one of splits.
 
     Where nothing is marked for validation, a stratified 20% of train is, chosen by the hash of (seed, path within the
-    data set): the same on every machine and in every order of files. ``check`` decodes every image; unreadable
-    ones are skipped and listed, and images of one burst (``bursts``) stay on one side of a split that is drawn.
+    data set): the same on every machine and in every order of files. ``check`` decodes every image (masks are looked
+    at anyway); unreadable ones are skipped and listed, and images of one burst (``bursts``) stay on one side of a split
+    that is drawn.
 
     Raises DataError with the path and the fix for anything that is not such a data set.
     """
     if str(data).startswith(samples.PREFIX):
-        return _sample(str(data))
+        return _sample(str(data), task)
     path = Path(os.path.abspath(Path(data).expanduser()))
     if not path.exists():
         raise DataError(f"{path}: there is no such folder or file; check the path")
     try:
-        found = find_boxes(path) or (read_folders(path) if path.is_dir() else read_csv(path))
+        found = _find(path, task)
     except PermissionError as error:
         raise DataError(f"{error.filename}: the permission to read it is missing; change it (chmod)") from error
     return _dataset(found, seed, check)
+
+
+def _find(path: Path, task: TaskName | None) -> Found:
+    """What lies there: boxes before masks before classes, or what ``task`` asks for."""
+    boxes = find_boxes(path) if task in ("detect", None) else None
+    masks = find_masks(path) if task in ("segment", None) else None
+    if boxes and masks:
+        return replace(boxes, layout=f"{boxes.layout} ({masks.layout} too, which networks for segmentation use)")
+    if found := boxes or masks:
+        return found
+    if task == "detect":
+        raise DataError(f"{path}: no boxes in it; expected are COCO's JSON, VOC's XML or YOLO's text")
+    if task == "segment":
+        raise DataError(f"{path}: no masks in it; {EXPECTED}")
+    return read_folders(path) if path.is_dir() else read_csv(path)
 
 
 def save_split(dataset: Dataset, path: str | Path) -> Path:
@@ -117,7 +142,8 @@ def split_text(dataset: Dataset) -> str:
 
 
 def _item_data(item: Item) -> list[object]:
-    return [item.image, item.label] if item.boxes is None else [item.image, item.label, astuple(item.boxes)]
+    what = item.boxes or item.mask
+    return [item.image, item.label] if what is None else [item.image, item.label, astuple(what)]
 
 
 def load_split(path: str | Path) -> Dataset:
@@ -134,22 +160,28 @@ def load_split(path: str | Path) -> Dataset:
 def parse_split(text: str) -> Dataset:
     """The inverse of ``split_text``. Raises ValueError, KeyError or TypeError for anything else."""
     data = json.loads(text)
-    task: TaskName = "detect" if data.get("task") == "detect" else "classify"
-    train, val, test = (tuple(_item(*entry) for entry in data[split]) for split in SPLITS)
+    task: TaskName = data.get("task", "classify")
+    if task not in get_args(TaskName):
+        raise ValueError(f"the task {task!r} is unknown")
+    read = {"classify": _item, "detect": _boxed_item, "segment": _masked_item}[task]
+    train, val, test = (tuple(read(*entry) for entry in data[split]) for split in SPLITS)
     classes = tuple(str(name) for name in data["classes"])
     for item in (*train, *val, *test):
-        if (task == "detect") != (item.boxes is not None):
-            raise ValueError("boxes and task do not agree")
-        if any(not 0 <= label < len(classes) for label in (item.boxes.labels if item.boxes else [item.label])):
+        if item.mask and len(item.mask.values) != len(classes):
+            raise ValueError("a mask's values are not as many as the classes")
+        labels = item.boxes.labels if item.boxes else () if item.mask else (item.label,)
+        if any(not 0 <= label < len(classes) for label in labels):
             raise ValueError("a label without a class")
     skipped = tuple(Skipped(str(image), str(reason)) for image, reason in data["skipped"])
     notes = tuple(Note(*map(str, note)) for note in data.get("notes", ()))
     return Dataset(str(data["name"]), classes, train, val, test, skipped, str(data["description"]), task, notes)
 
 
-def _item(image: object, label: object, boxes: list | None = None) -> Item:
-    if boxes is None:
-        return Item(str(image), int(label))  # type: ignore[call-overload]
+def _item(image: object, label: object) -> Item:
+    return Item(str(image), int(label))  # type: ignore[call-overload]
+
+
+def _boxed_item(image: object, _: object, boxes: list) -> Item:
     (width, height), corners, labels, ignored = boxes
     places = tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in corners)
     if not len(places) == len(labels) == len(ignored):
@@ -159,49 +191,45 @@ def _item(image: object, label: object, boxes: list | None = None) -> Item:
     )
 
 
-def _sample(name: str) -> Dataset:
+def _masked_item(image: object, _: object, mask: list) -> Item:
+    file, values, (width, height), colours, turn = mask
+    size = int(width), int(height)
+    return Item(str(image), -1, mask=Mask(str(file), tuple(map(int, values)), size, bool(colours), int(turn)))
+
+
+def _sample(name: str, task: TaskName | None) -> Dataset:
     samples.check_sample(name)
-    classes = samples.DIGIT_CLASSES
-    if name == samples.SCENES:
+    classes, what = samples.DIGIT_CLASSES, "scenes of scikit-learn's scanned digits"
+    tasks: tuple[TaskName, ...] = ("detect", "segment") if name == samples.SCENES else ("classify",)
+    task = task or tasks[0]
+    if task not in tasks:
+        raise DataError(f"{name}: has nothing for the task {task!r}; valid: {', '.join(map(repr, tasks))}")
+    if task == "classify":
+        what, labels = "scikit-learn's scanned digits", samples.digit_labels()
+        train, val = (tuple(Item(f"{name}/{n}", labels[n]) for n in numbers) for numbers in samples.digit_split())
+    elif task == "detect":
         items = tuple(Item(f"{name}/{number}", -1, boxes) for number, boxes in enumerate(scenes.scene_boxes()))
         train, val = items[: scenes.TRAIN], items[scenes.TRAIN :]
-        what = "scenes of scikit-learn's scanned digits"
     else:
-        labels = samples.digit_labels()
-        train, val = (
-            tuple(Item(f"{name}/{number}", labels[number]) for number in numbers) for numbers in samples.digit_split()
-        )
-        what = "scikit-learn's scanned digits"
+        classes = (samples.BACKGROUND, *classes)
+        names = (f"{name}/{number}" for number in range(scenes.TRAIN + scenes.VAL))
+        size, values = (scenes.SIDE, scenes.SIDE), tuple(range(len(classes)))
+        items = tuple(Item(name, -1, mask=Mask(name, values, size)) for name in names)
+        train, val = items[: scenes.TRAIN], items[scenes.TRAIN :]
     description = f"{what}: {len(classes)} classes, {len(train)} train, {len(val)} val (a fixed split)"
-    task: TaskName = "detect" if name == samples.SCENES else "classify"
-    return Dataset(
-        name.removeprefix(samples.PREFIX),
-        classes,
-        train,
-        val,
-        (),
-        (),
-        description + _said_of_boxes((*train, *val), ()),
-        task,
-    )
+    description += _said_of_boxes((*train, *val), ())
+    return Dataset(name.removeprefix(samples.PREFIX), classes, train, val, (), (), description, task)
 
 
 def _dataset(found: Found, seed: int, check: bool) -> Dataset:
-    skipped, notes, looks = [Skipped(image, reason) for image, reason in found.skipped], (), None
+    skipped, looks, areas = [Skipped(image, reason) for image, reason in found.skipped], None, {}
     records = found.records
     if check:
         records, unreadable, looks = _readable(records)
         skipped += unreadable
-    if found.task == "detect":
-        sizes = looks.shapes if looks else None
-        if sizes is None:
-            records, unreadable, sizes = _measured(records)
-            skipped += unreadable
-        if not records:
-            what = f"{found.layout}: none of its {len(found.records)} images can be read"
-            raise DataError(f"{found.path}: {what}, for example {skipped[-1].image}: {skipped[-1].reason}")
-        records, unfit, notes = fit_boxes(found, records, sizes)
-        skipped += [Skipped(image, reason) for image, reason in unfit]
+    if found.task != "classify":
+        found, areas = _fitted(found, records, looks, skipped)
+        records = found.records
     skipped.sort(key=lambda item: (item.image, item.reason))
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in sorted(records, key=lambda record: (record.key, record.image)):
@@ -216,7 +244,7 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
         several = [count for count in Counter(bursts.values()).values() if count > 1]
         kept_together = sum(several)
         kept = f"; {len(several)} bursts or copies kept on one side" if several else ""
-        of = "the images" if found.task == "detect" else "each class"
+        of = "each class" if found.task == "classify" else "the images"
         how = f" (val: {_VAL_SHARE:.0%} of {of}, drawn with seed {seed}{kept})"
     if not splits["val"] and kept_together:
         raise DataError(
@@ -224,19 +252,41 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
             "bursts, which are kept on one side; add other images, or a split for validation of your own"
         )
     if not splits["val"]:
-        enough = "several" if found.task == "detect" else "several per class"
+        enough = "several per class" if found.task == "classify" else "several"
         raise DataError(f"{found.path}: no images for validation; add some, or {enough} to draw them from")
-    labels = {name: index for index, name in enumerate(found.classes)}
+    labels = {name: index for index, name in enumerate(found.classes)} if found.task == "classify" else {}
     train, val, test = (
-        tuple(Item(r.image, -1 if r.boxes else labels[r.label], r.boxes) for r in splits[split]) for split in SPLITS
+        tuple(Item(r.image, labels.get(r.label, -1), r.boxes, r.mask) for r in splits[split]) for split in SPLITS
     )
     description = f"{found.layout}: {len(found.classes)} classes, {len(train)} train, {len(val)} val"
-    description += (f", {len(test)} test" if test else "") + how + _said_of_boxes((*train, *val, *test), notes)
+    description += (f", {len(test)} test" if test else "") + how
+    description += _said_of_boxes((*train, *val, *test), found.notes) + _said_of_masks(found)
     name = found.path.name if found.path.is_dir() else found.path.stem
     return Dataset(
         name, found.classes, train, val, test, tuple(skipped), f"{description}, {len(skipped)} skipped",
-        found.task, notes, looks,
+        found.task, found.notes, looks, areas,
     )  # fmt: skip
+
+
+def _fitted(
+    found: Found, records: tuple[Record, ...], looks: Looks | None, skipped: list[Skipped]
+) -> tuple[Found, Mapping[str, np.ndarray]]:
+    """What was found, of ``records`` those whose boxes or masks fit their images, and the areas of masks; other images
+    are added to ``skipped``."""
+    sizes, areas = looks.shapes if looks else None, dict[str, np.ndarray]()
+    if sizes is None:
+        records, unreadable, sizes = _measured(records)
+        skipped += unreadable
+    if not records:
+        what = f"{found.layout}: none of its {len(found.records)} images can be read"
+        raise DataError(f"{found.path}: {what}, for example {skipped[-1].image}: {skipped[-1].reason}")
+    if found.task == "detect":
+        records, unfit, notes = fit_boxes(found, records, sizes)
+        found = replace(found, records=records, notes=notes)
+    else:
+        found, unfit, areas = fit_masks(found, records, sizes)
+    skipped += [Skipped(image, reason) for image, reason in unfit]
+    return found, areas
 
 
 def _readable(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], list[Skipped], Looks]:
@@ -268,6 +318,13 @@ def _said_of_boxes(items: tuple[Item, ...], notes: tuple[Note, ...]) -> str:
     empty = counts.count(0)
     parts += [f", {empty} {'image' if empty == 1 else 'images'} without boxes"] * (empty > 0)
     return "".join(parts) + (f", {said}" if (said := words(notes)) else "")
+
+
+def _said_of_masks(found: Found) -> str:
+    if not found.legend:
+        return ""
+    said = mask_words(found.notes)
+    return f", classes: {found.legend.source}" + (f", {said}" if said else "")
 
 
 def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[Skipped]) -> None:

@@ -43,6 +43,10 @@ class Augment:
     of the boxes; ``distort`` (0 to 1), how far brightness, contrast, saturation and hue change, each in half of all
     cases (1: by up to 12.5%, 50%, 50% and 18 degrees). ``mosaic``: probability of four images side by side
     (arXiv:2004.10934 §3.3).
+
+    Images with masks (``mask_transforms``) know ``flip``, ``distort`` and ``zoom``: the least and the largest factor by
+    which the image, stretched to the input, is enlarged before a part as large as the input is cut out anywhere; below
+    1 it lies anywhere in the input, and around it nothing is learned.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -56,6 +60,7 @@ class Augment:
     iou_crop: float = 0.0
     distort: float = 0.0
     mosaic: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("Augment.policy", self.policy, Policy)
@@ -65,8 +70,10 @@ class Augment:
                 raise ConfigurationError(f"Augment.{name}={value} is outside 0 to 1; nearest valid: {int(value > 1)}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ConfigurationError(f"Augment.scale={self.scale} must be two rising numbers above 0, at most 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ConfigurationError(f"Augment.ratio={self.ratio} must be two rising numbers above 0")
+        for name in ("ratio", "zoom"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ConfigurationError(f"Augment.{name}={low, high} must be two rising numbers above 0")
 
 
 def prepare(image: np.ndarray, p: Preprocessing) -> np.ndarray:
