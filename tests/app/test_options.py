@@ -11,11 +11,14 @@ from pocketvision.training.recipe import Recipe
 from pocketvision.training.recipes import (
     PUBLISHED,
     PUBLISHED_DETECTION,
+    PUBLISHED_SEGMENTATION,
     finetune,
     finetune_detector,
+    finetune_segmentation,
     mobilenet_v3,
     scratch,
     scratch_detector,
+    scratch_segmentation,
     torchvision_ssdlite,
 )
 
@@ -45,6 +48,21 @@ def test_detection_has_recipes_of_its_own():
             recipe(recipe=name)
     with pytest.raises(ConfigurationError, match="is for classification, the data has boxes; valid: auto, finetune"):
         detection("mobileone")
+
+
+def test_segmentation_has_recipes_of_its_own():
+    def segmentation(name: str, pretrained: bool = True) -> Recipe:
+        return TrainOptions(recipe=name).recipe_for(300, 3, pretrained=pretrained, task="segment")
+
+    assert segmentation("auto") == segmentation("finetune") == finetune_segmentation(300, 3)
+    assert segmentation("auto", pretrained=False) == segmentation("scratch") == scratch_segmentation(300, 3)
+    for name, function in PUBLISHED_SEGMENTATION.items():
+        assert segmentation(name) == function()
+        TrainOptions(recipe=name).check()
+        with pytest.raises(ConfigurationError, match="is for segmentation, the data has one class"):
+            recipe(recipe=name)
+    with pytest.raises(ConfigurationError, match="is for detection, the data has masks; valid: auto, finetune"):
+        segmentation("mobileone_ssdlite")
 
 
 def test_a_published_learning_rate_follows_the_batch_unless_it_is_given():

@@ -19,19 +19,19 @@ from ..report.content import BuildReport, Candidate, EvaluationResult, Promise
 from ..report.write import write_report
 from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
+from ..training.fitting import WORDS
 from ..zoo import MODELS, model_spec
 from .accuracy import accuracy_of
 from .checked import open_checked
 from .choose import Limits, Option, choose
 from .expect import expect
-from .network import SIZES, natural_size, network
+from .network import head_for, network, sizes_to_try, wanted_task, with_head
 from .options import TrainOptions
 from .progress import tell
 from .remedies import diagnose_run, read_rows
 from .source import export_checked, split_file, weights_file
 from .training import TrainResult, starting_weights, train_spec
 
-TASKS = {"classify": "classification", "detect": "detection"}
 REPORTED = ("pocketvision", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
 
 
@@ -167,12 +167,12 @@ def run_build(
     if model is not None:
         model_spec(model)  # an unknown name is said before any work
     stages = Stages()
-    dataset, findings = open_checked(data, seed=options.run_seed, allow_leak=options.allow_leak)
+    task = wanted_task(options.head, options.output_stride)
+    dataset, findings = open_checked(data, seed=options.run_seed, allow_leak=options.allow_leak, task=task)
     stages.done("check the data")
     chosen, considered, weights = choose_for(dataset, budget, options, model)
     stages.done("choose the model")
-    size = chosen.spec.preprocessing.size
-    spec = network(dataset, chosen.spec, options.head, size, options.run_teachers)
+    spec = network(dataset, chosen.spec, options, chosen.spec.preprocessing.size)
     trained, info = train_spec(dataset, spec, weights, options)
     _stop_if_interrupted(trained)
     stages.done("train")
@@ -203,7 +203,7 @@ def run_build(
     return BuildResult(
         artifact=verified.artifact.path,
         report=report,
-        task=TASKS[dataset.task],
+        task=WORDS[dataset.task],
         metric=verified.accuracy.metric,
         value=verified.accuracy.value,
         latency_ms=verified.latency[budget.runtime].median_ms,
@@ -220,11 +220,15 @@ def choose_for(
     dataset: Dataset, budget: Budget, options: TrainOptions, model: str | None
 ) -> tuple[Option, list[Option], str]:
     """The chosen network, all that were considered, and the weights that training starts from."""
-    natural = natural_size(dataset)
-    sizes = [options.imgsz] if options.imgsz else [size for size in SIZES[dataset.task] if size <= natural] or [natural]
+    sizes = [options.imgsz] if options.imgsz else sizes_to_try(dataset)
     weights = starting_weights(options.weights, dataset, max(sizes))
     limits = Limits(budget.max_ms, budget.max_mb, budget.runtime, budget.threads)
-    chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits, options.head)
+    head = head_for(dataset, options.head, options.output_stride)
+
+    def make(spec: ModelSpec, size: int) -> ModelSpec:
+        return with_head(spec, head, len(dataset.classes), size, options.output_stride)
+
+    chosen, considered = choose(dataset, [model] if model else list(MODELS), sizes, weights, limits, make)
     tell(f"chosen: {chosen.label}, {chosen.latency_ms or 0:.2f} ms ({chosen.note})")
     return chosen, considered, weights
 

@@ -1,7 +1,7 @@
 """Which network for this data and this budget: candidates of measured latency, ranked by a probe on the images."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,14 @@ from ..spec.model import ModelSpec
 from ..spec.transform import as_folded, with_size
 from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo, available, downloadable, load, published
-from .network import HeadName, head_for, with_head
 from .progress import tell
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
     from torch import Tensor
 
+# A backbone, with the head that is needed and an input of so many pixels.
+Make = Callable[[ModelSpec, int], ModelSpec]
 MARGIN = 0.95  # of the budget: what a candidate may take, so that the final measurement meets it on a noisy machine
 PROBE_IMAGES, PROBE_FOLDS = 1000, 3
 SMALL_IMAGE = 64  # pixels: up to this ImageNet weights have nothing to offer, and training from scratch is quick
@@ -64,19 +65,18 @@ class Limits:
 
 
 def choose(
-    dataset: Dataset, names: Sequence[str], sizes: Sequence[int], weights: str, limits: Limits, head: HeadName = "auto"
+    dataset: Dataset, names: Sequence[str], sizes: Sequence[int], weights: str, limits: Limits, make: Make
 ) -> tuple[Option, list[Option]]:
     """The network and input size that promise most accuracy within the limits, and all that were considered.
 
     Every candidate's latency is measured in the runtime. Then a probe ranks those within the limits: a linear
     classifier on frozen features, cross-validated on training images. Without pretrained weights there are no features
-    to probe; the lightest network is taken then, because small data cannot train a large one from scratch. Of
-    detectors, whose boxes no linear probe foretells, the one with most multiply-adds is taken.
+    to probe; the lightest network is taken then, because small data cannot train a large one from scratch. Of networks
+    for boxes and masks, which no linear probe foretells, the one with most multiply-adds is taken.
     Raises BudgetError, naming the nearest feasible candidate, when none keeps to the limits; WeightsError when no
     weights can be reached.
     """
-    kind = head_for(dataset, head)
-    feasible, considered = _candidates(names, sizes, weights, (kind, len(dataset.classes)), limits)
+    feasible, considered = _candidates(names, sizes, weights, make, limits)
     if not feasible and all(option.unreachable for option in considered):
         reasons = "; ".join(sorted({option.note for option in considered}))
         raise WeightsError(
@@ -86,7 +86,7 @@ def choose(
     if not feasible:
         tried = [option for option in considered if option.latency_ms and not option.unreachable]
         raise BudgetError(_nearest_feasible(tried, limits))
-    if dataset.task == "detect":
+    if dataset.task != "classify":
         best = max(feasible, key=lambda option: cost(as_folded(option.spec)).madds)
         why, why_not = "most multiply-adds within the budget", "fewer multiply-adds"
     else:
@@ -122,7 +122,7 @@ def _probed(option: Option, dataset: Dataset, weights: str) -> Option:
 
 
 def _candidates(
-    names: Sequence[str], sizes: Sequence[int], weights: str, head: tuple[HeadName, int], limits: Limits
+    names: Sequence[str], sizes: Sequence[int], weights: str, make: Make, limits: Limits
 ) -> tuple[list[Option], list[Option]]:
     """What keeps to the limits and can be trained from, and what is left out with the reason.
 
@@ -142,7 +142,7 @@ def _candidates(
             left_out.append(Option(name, spec, note=note, unreachable=True))
             continue
         good = list[Option]()
-        for option in within(spec, name, sizes, head, limits):
+        for option in within(spec, name, sizes, make, limits):
             note = f"; {option.note}" if option.note else ""
             tell(f"{option.label}: {option.latency_ms:.2f} ms, {option.size_mb:.1f} MB{note}")
             (left_out if option.note else good).append(option)
@@ -181,17 +181,15 @@ def _why_unreachable(error: WeightsError) -> str:
     return f"no ImageNet weights: {str(error).split(': <')[0].split('. ')[0]}"
 
 
-def within(
-    spec: ModelSpec, name: str, sizes: Sequence[int], head: tuple[HeadName, int], limits: Limits
-) -> Iterator[Option]:
-    """``name`` with a ``head`` for a number of classes, at the largest of ``sizes`` that keeps to the limits, and at
-    the next smaller one.
+def within(spec: ModelSpec, name: str, sizes: Sequence[int], make: Make, limits: Limits) -> Iterator[Option]:
+    """``name`` with the head that is needed, at the largest of ``sizes`` that keeps to the limits, and at the next
+    smaller one.
 
     Yields too slow or too large ones as well, with a note, so that the report can say what was tried.
     """
     per_madd, kept = None, 0
     for size in sorted(sizes, reverse=True):
-        sized = with_head(spec, *head, size)
+        sized = make(spec, size)
         madds = cost(as_folded(sized)).madds
         if per_madd and limits.max_ms and per_madd * madds > 1.3 * limits.max_ms:
             continue  # far too slow, judged by the larger one that was measured

@@ -11,6 +11,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import BudgetError, PocketvisionError
+from .flags import (
+    AllowLeak,
+    AsJson,
+    Batch,
+    Data,
+    Device,
+    Epochs,
+    Head,
+    Minutes,
+    Name,
+    OutputStride,
+    Project,
+    Rate,
+    Recipe,
+    Runtime,
+    Seed,
+    Settings,
+    Size,
+    Source,
+    Teachers,
+    Threads,
+    Weights,
+    Width,
+    WidthRule,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from .options import TrainOptions
@@ -22,39 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Data = Annotated[str, typer.Argument(help="Folder of class folders, a CSV, COCO, VOC or YOLO boxes, or sample:NAME")]
-Source = Annotated[str, typer.Argument(help="A run folder, an exported file, or a weights file")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
-Weights = Annotated[str, typer.Option(help="auto, imagenet, none, or a weights file")]
-Size = Annotated[int | None, typer.Option("--imgsz", "--img-size", help="Side of the network's input in pixels")]
-Recipe = Annotated[str, typer.Option(help="auto (by the weights), a name (docs/recipes.md), or a YAML file of fields")]
-Settings = Annotated[
-    list[str], typer.Option("--set", help="FIELD=VALUE of the recipe, such as ema=0.99; may be given again")
-]
-Teachers = Annotated[
-    list[Path], typer.Option(help="A run or weights file of the same classes to learn from; may be given again")
-]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images")]
-Batch = Annotated[int | None, typer.Option("--batch", "--batch-size", "-b", help="Images per step")]
-Rate = Annotated[float | None, typer.Option("--lr", "--lr0", help="Highest learning rate")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="cpu or cuda; auto takes cuda where there is one")]
-Minutes = Annotated[float | None, typer.Option("--time", help="Limit for the training, in minutes")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random choice")]
-Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes that load images")]
-Project = Annotated[Path, typer.Option(help="Folder that run folders are made in")]
-Name = Annotated[str | None, typer.Option(help="Name of the run folder")]
-AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Train although splits share pictures")]
-Threads = Annotated[int, typer.Option(help="Threads of the runtime")]
-Runtime = Annotated[str, typer.Option(help="Runtime to measure and verify in: onnxruntime or torch")]
-Width = Annotated[float, typer.Option(help="Width multiplier")]
-Head = Annotated[
-    Literal["auto", "classifier", "ssdlite", "ssd", "faster_rcnn"],
-    typer.Option(help="What stands on the model; auto: what the data needs, ssdlite for boxes"),
-]
-WidthRule = Annotated[
-    Literal["torchvision", "paper"], typer.Option(help="How widths are rounded: torchvision or paper")
-]
 
 
 @app.command()
@@ -68,6 +61,7 @@ def build(
     threads: Threads = 1,
     model: Annotated[str | None, typer.Option(help="Use this model instead of choosing one")] = None,
     head: Head = "auto",
+    output_stride: OutputStride = None,
     weights: Weights = "auto",
     recipe: Recipe = "auto",
     settings: Settings = [],  # noqa: B006  typer reads it, nobody writes
@@ -101,6 +95,7 @@ def train(
         "mobilenet_v3_small"
     ),
     head: Head = "auto",
+    output_stride: OutputStride = None,
     weights: Weights = "auto",
     width: Width = 1.0,
     width_rule: WidthRule = "torchvision",
@@ -169,12 +164,16 @@ def evaluate(
     data: Data,
     split: Annotated[str, typer.Option(help="train, val, test or all")] = "val",
     threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: all cores")] = 0,
+    imgsz: Size = None,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Masks: mean over six scales, mirrored too")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a run or an exported file on a data set."""
     from .commands import evaluate as run
 
-    result = run(source, data, split=split, threads=threads)
+    result = run(source, data, split=split, threads=threads, imgsz=imgsz, multi_scale=multi_scale)
     _print(result.to_dict(), str(result), as_json)
 
 

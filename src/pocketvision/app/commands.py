@@ -13,16 +13,21 @@ from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
 from ..measuring.parity import Parity
-from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file
+from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file, torch_threads
+from ..nn.model import Model
 from ..report.content import EvaluationResult
-from ..spec.heads import ClassifierHead
+from ..spec.heads import task_of
 from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
+from ..training.evaluate_segmentation import SCALES, SegmentationResult, evaluate_segmenter
+from ..training.evaluate_segmentation import multi_scale as at_scales
 from .accuracy import accuracy_of
 from .predict import MIN_SCORE, predict_files
 from .predicted import Result
 from .progress import tell
-from .source import export_checked, is_artifact, opened, split_file, weights_file
+from .source import export_checked, is_artifact, opened, resized, split_file, weights_file
+
+NO_VALUE = 1 << 24  # of a class that a data set does not have: no mask holds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Evaluation:
     source: str
     runtime: str
     split: str
-    result: EvaluationResult
+    result: EvaluationResult | SegmentationResult
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -48,24 +53,63 @@ class Evaluation:
         return f"{self.source} in {self.runtime} on {self.split}\n{self.result}"
 
 
-def evaluate(source: str | Path, data: str | Path, *, split: str = "val", threads: int = 0) -> Evaluation:
+def evaluate(
+    source: str | Path,
+    data: str | Path,
+    *,
+    split: str = "val",
+    threads: int = 0,
+    imgsz: int | None = None,
+    multi_scale: bool = False,
+) -> Evaluation:
     """Accuracy of a run (exported first) or an exported file on ``split`` of ``data``.
 
     A run's weights are evaluated in the form that ships: folded, exported, in the runtime of its format. The data
-    set's classes must be among the model's labels; ``threads=0`` takes all cores. Raises ConfigurationError,
-    DataError or ExportError with cause and fix.
+    set's classes must be among the model's labels; ``threads=0`` takes all cores. ``imgsz``: of the input, where it is
+    not the run's own. ``multi_scale``: of a network for segmentation, in torch, the mean over six scales and mirror
+    images, which takes 17 times as long. Raises ConfigurationError, DataError or ExportError with cause and fix.
     """
-    check_threads(threads or usable_cores())
-    dataset = _unseen(source, open_dataset(data))
+    threads = threads or usable_cores()
+    check_threads(threads)
+    if multi_scale:
+        model = _segmenter(source, imgsz)
+        items, classes = _items(source, data, split, model.spec)
+        with torch_threads(threads):
+            result = evaluate_segmenter(at_scales(model), items, model.spec.preprocessing, classes)
+        return Evaluation(str(source), f"torch, scales {SCALES[0]:g} to {SCALES[-1]:g} and mirrored", split, result)
+    with opened(source, imgsz=imgsz) as (artifact, _):
+        items, classes = _items(source, data, split, artifact.spec)
+        runtime, result = accuracy_of(artifact, items, classes, threads=threads)
+        return Evaluation(str(source), runtime, split, result)
+
+
+def _segmenter(source: str | Path, imgsz: int | None) -> Model:
+    """The model of a run to segment. Raises ConfigurationError for anything else."""
+    why = "--multi-scale is for runs and weights files of networks for segmentation"
+    if is_artifact(source) or not Path(source).exists():
+        raise ConfigurationError(f"{source} is no run folder or weights file; {why}")
+    model = resized(load_model(source), imgsz)
+    if (task := task_of(model.spec.head)) != "segment":
+        raise ConfigurationError(f"{source} is made to {task}; {why}")
+    return model
+
+
+def _items(
+    source: str | Path, data: str | Path, split: str, spec: ModelSpec
+) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """The images of ``split``, labelled as the model of ``source`` counts, and its classes."""
+    task = task_of(spec.head)
+    try:
+        opened = open_dataset(data, task=task)
+    except DataError as error:
+        raise DataError(f"{error} ({source} is made to {task})") from None
+    dataset = _unseen(source, opened)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test, "all": dataset.items}
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown; {nearest(split, splits)}")
     if not splits[split]:
         raise DataError(f"{data}: there are no {split} images; valid: {', '.join(k for k, v in splits.items() if v)}")
-    with opened(source) as (artifact, _):
-        items = relabelled(splits[split], dataset, artifact.spec, artifact.path)
-        runtime, result = accuracy_of(artifact, items, artifact.labels or dataset.classes, threads=threads)
-        return Evaluation(str(source), runtime, split, result)
+    return relabelled(splits[split], dataset, spec, source), spec.labels or dataset.classes
 
 
 def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
@@ -86,7 +130,7 @@ def relabelled(items: tuple[Item, ...], dataset: Dataset, spec: ModelSpec, sourc
 
     Raises DataError for a class that the model lacks, ConfigurationError for a model of another task.
     """
-    kind = "classify" if isinstance(spec.head, ClassifierHead) else "detect"
+    kind = task_of(spec.head)
     if kind != dataset.task:
         raise ConfigurationError(
             f"{source} is made to {kind}, {dataset.name} is to {dataset.task}; evaluate it on data of its own kind"
@@ -99,13 +143,18 @@ def relabelled(items: tuple[Item, ...], dataset: Dataset, spec: ModelSpec, sourc
             f"{nearest(unknown[0], labels)}"
         )
     index = [labels.index(name) for name in dataset.classes]
-    return tuple(_relabelled(item, index) for item in items)
+    return tuple(_relabelled(item, index, len(labels)) for item in items)
 
 
-def _relabelled(item: Item, index: list[int]) -> Item:
-    if item.boxes is None:
-        return replace(item, label=index[item.label])
-    return replace(item, boxes=replace(item.boxes, labels=tuple(index[label] for label in item.boxes.labels)))
+def _relabelled(item: Item, index: list[int], classes: int) -> Item:
+    if item.boxes is not None:
+        return replace(item, boxes=replace(item.boxes, labels=tuple(index[label] for label in item.boxes.labels)))
+    if item.mask is not None:
+        values = [NO_VALUE] * classes
+        for label, value in zip(index, item.mask.values, strict=True):
+            values[label] = value
+        return replace(item, mask=replace(item.mask, values=tuple(values)))
+    return replace(item, label=index[item.label])
 
 
 def predict(

@@ -7,14 +7,17 @@ from typing import Any
 
 import yaml
 
-from ..data.sources import TaskName
 from ..errors import ConfigurationError, nearest
+from ..spec.heads import TaskName
 from ..spec.transform import WidthRule
+from ..training.fitting import WORDS
 from ..training.recipe import Device, Recipe, from_dict, from_yaml, parse_yaml
-from ..training.recipes import PUBLISHED, PUBLISHED_DETECTION, SMALL_DATA, SMALL_DETECTION
-from .network import HeadName
+from ..training.recipes import OF_PAPERS, SMALL, SMALL_DATA
+from .network import HAS, HeadName
 
-RECIPES = ("auto", *SMALL_DATA, *PUBLISHED, *PUBLISHED_DETECTION)
+# Recipes by name, and what they are for.
+NAMED: dict[str, TaskName] = {name: task for task, recipes in OF_PAPERS.items() for name in recipes}
+RECIPES = ("auto", *SMALL_DATA, *NAMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class TrainOptions:
     ``recipe``: "auto" (finetune from weights, else scratch), a name of ``training.recipes``, the path of a YAML file
     such as a run's args.yaml, or a Recipe. ``settings``: its fields, like "ema=0.99" or "augment.policy=randaugment".
     ``teachers``: runs or weights files that the network learns from. ``imgsz``: side of the input in pixels.
-    ``head``: "auto", which is SSDLite where the data has boxes, or "ssdlite", "ssd", "faster_rcnn", "classifier".
+    ``head``: "auto" (SSDLite where the data has boxes, LR-ASPP where it has masks) or one of ``app.network.HEADS``.
+    ``output_stride``: 8, 16 or 32, of the backbone below a head of segmentation; None: 16.
     ``minutes``: limit for the training. ``seed``: of every random choice; None: the recipe's, which is 0 unless it says
     otherwise. ``project``: folder for run folders.
     ``allow_leak``: train although pictures of the training images are among those that judge.
@@ -33,6 +37,7 @@ class TrainOptions:
 
     weights: str = "auto"
     head: HeadName = "auto"
+    output_stride: int | None = None
     width: float = 1.0
     width_rule: WidthRule = "torchvision"
     recipe: str | Recipe = "auto"
@@ -84,7 +89,7 @@ class TrainOptions:
             given["teachers"] = tuple(str(Path(teacher).absolute()) for teacher in self.teachers)
         device = recipe.device if self.device == "auto" else self.device
         result = replace(_with_settings(recipe, self.settings), device=device, **given)
-        published = isinstance(self.recipe, str) and self.recipe in (*PUBLISHED, *PUBLISHED_DETECTION)
+        published = isinstance(self.recipe, str) and self.recipe in NAMED
         if published and result.lr == recipe.lr and self.lr is None:
             return replace(result, lr=recipe.lr * (result.batch / recipe.batch))  # arXiv:1706.02677 §2.1
         return result
@@ -102,24 +107,22 @@ class TrainOptions:
     @property
     def _some_recipe(self) -> Recipe:
         """The recipe for some data set of the task that it is for."""
-        task: TaskName = "detect" if self.recipe in PUBLISHED_DETECTION else "classify"
+        task = NAMED.get(self.recipe, "classify") if isinstance(self.recipe, str) else "classify"
         return self.recipe_for(1000, 10, pretrained=True, task=task)
 
     def _named_recipe(self, images: int, classes: int, pretrained: bool, task: TaskName) -> Recipe:
         if isinstance(self.recipe, Recipe):
             return self.recipe
-        boxes = task == "detect"
-        small, published = (SMALL_DETECTION, PUBLISHED_DETECTION) if boxes else (SMALL_DATA, PUBLISHED)
+        small, published = SMALL[task], OF_PAPERS[task]
         if self.recipe == "auto":
             return small["finetune" if pretrained else "scratch"](images, classes)
         if self.recipe in small:
             return small[self.recipe](images, classes)
         if self.recipe in published:
             return published[self.recipe]()
-        if self.recipe in RECIPES:
-            what, has = ("classification", "boxes") if boxes else ("detection", "one class an image, no boxes")
-            valid = ", ".join(("auto", *small, *published))
-            raise ConfigurationError(f"recipe {self.recipe!r} is for {what}, the data has {has}; valid: {valid}")
+        if self.recipe in NAMED:
+            what, valid = WORDS[NAMED[self.recipe]], ", ".join(("auto", *small, *published))
+            raise ConfigurationError(f"recipe {self.recipe!r} is for {what}, the data {HAS[task]}; valid: {valid}")
         try:
             return from_yaml(Path(self.recipe).read_text(encoding="utf-8"))
         except (FileNotFoundError, IsADirectoryError):

@@ -16,6 +16,7 @@ from ..exporting.artifact import FORMATS, Artifact, Form
 from ..measuring.box_parity import BoxParity
 from ..measuring.parity import Parity, check_parity
 from ..nn.model import Model
+from ..spec.transform import with_size
 from ..training.checkpoint import BEST, SPLIT, load_model
 from ..zoo import MODELS, model_spec
 from .progress import tell
@@ -52,9 +53,9 @@ def opened(
 ) -> Iterator[tuple[Artifact, Model | None]]:
     """``source`` as an exported file, and as a model where it is one.
 
-    A run's export is kept beside its weights and made again when they are newer. With ``random_weights`` the name of a
-    network is a source too, of ``imgsz`` pixels: enough for measuring. Raises ConfigurationError for a source that is
-    none of these.
+    A run's export is kept beside its weights and made again when they are newer. ``imgsz``: another input size than the
+    run's own, for which it is exported each time. With ``random_weights`` the name of a network is a source too: enough
+    for measuring. Raises ConfigurationError for a source that is none of these.
     """
     if is_model_name(str(source)) and random_weights:
         from ..nn.model import stand_in
@@ -63,23 +64,32 @@ def opened(
             model = stand_in(model_spec(str(source), imgsz=imgsz))
             yield onnx.export(model, out=Path(scratch) / "model.onnx"), model
         return
-    if imgsz is not None:
-        raise ConfigurationError(f"{source} has an input size of its own: --imgsz is for names of networks")
     if is_artifact(source):
+        if imgsz is not None:
+            raise ConfigurationError(
+                f"{source} is an exported file, whose input size is fixed: --imgsz is for runs and weights files"
+            )
         yield Artifact.load(source), None
         return
     if not Path(source).exists():
         hint = f"; or {nearest(source, MODELS)}" if random_weights else "; `pocketvision train` makes a run"
         raise ConfigurationError(f"{source!s} is no run folder, exported file or weights file{hint}")
-    model, path = load_model(source), weights_file(source)
+    model, path = resized(load_model(source), imgsz), weights_file(source)
     beside = path.with_suffix(".onnx")
-    if beside.is_file() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+    if imgsz is None and beside.is_file() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
         yield Artifact.load(beside), model
-    elif os.access(path.parent, os.W_OK):
+    elif imgsz is None and os.access(path.parent, os.W_OK):
         yield export_checked(model, beside, split_file(source))[0], model
     else:
         with tempfile.TemporaryDirectory() as scratch:
             yield export_checked(model, Path(scratch) / "model.onnx", split_file(source))[0], model
+
+
+def resized(model: Model, imgsz: int | None) -> Model:
+    """``model``, from now on for an input of ``imgsz`` pixels; None: as it is."""
+    if imgsz is not None:
+        model.spec = with_size(model.spec, imgsz)
+    return model
 
 
 def export_checked(

@@ -26,7 +26,7 @@ from ..zoo import model_spec
 from ..zoo.weights import WeightsInfo
 from .checked import open_checked
 from .choose import SMALL_IMAGE, load_whole, normalised, sample
-from .network import natural_size, network
+from .network import natural_size, network, wanted_task
 from .options import TrainOptions
 from .progress import show, tell
 from .ranges import warnings
@@ -79,7 +79,7 @@ def train(data: str | Path, model: str = "mobilenet_v3_small", options: TrainOpt
         dataset = _open(data, options)
         size = options.imgsz or natural_size(dataset)
         backbone = model_spec(model, width=options.width, width_rule=options.width_rule)
-        spec = network(dataset, backbone, options.head, size, options.run_teachers)
+        spec = network(dataset, backbone, options, size)
         return train_spec(dataset, spec, starting_weights(options.weights, dataset, size), options)[0]
 
 
@@ -87,7 +87,8 @@ def _open(data: str | Path, options: TrainOptions) -> Dataset:
     """The data set; of several processes the first one checks it."""
 
     def opened() -> Dataset:
-        return open_checked(data, seed=options.run_seed, allow_leak=options.allow_leak)[0]
+        task = wanted_task(options.head, options.output_stride)
+        return open_checked(data, seed=options.run_seed, allow_leak=options.allow_leak, task=task)[0]
 
     if distributed.world() == 1:
         return opened()

@@ -172,7 +172,7 @@ def _torch_session(model: Model, threads: int, answer: Callable[[Any], Answer]) 
 
     def run(images: np.ndarray) -> Answer:
         writable = images if images.flags.writeable else images.copy()
-        with _torch_threads(threads), torch.inference_mode():
+        with torch_threads(threads), torch.inference_mode():
             return answer(network(torch.from_numpy(writable).permute(0, 3, 1, 2)))
 
     return Session("torch", torch.__version__, threads, (preprocessing.size, preprocessing.size, 3), run)
@@ -211,7 +211,7 @@ def check_threads(threads: int) -> None:
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
     """torch's thread count is global to the process: set for one call, then put back."""
     import torch
 

@@ -3,37 +3,45 @@
 from dataclasses import fields
 from typing import Any
 
-from ..data.sources import Dataset, Item, TaskName
+from ..data.sources import Dataset, Item
 from ..data.transforms import Augment
 from ..errors import ConfigurationError, DataError
-from ..spec.heads import FasterRCNNHead, SSDHead
+from ..spec.heads import FasterRCNNHead, SSDHead, TaskName, task_of
 from ..spec.model import ModelSpec
 from .anchors import grids
 from .recipe import Recipe
 
-WORDS: dict[TaskName, str] = {"classify": "classification", "detect": "detection"}
-_OF_CLASSES: dict[str, Any] = {"mixup": 0.0, "head_first": False, "label_smoothing": 0.0}  # and what each is without
-_OF_CLASSES |= {f"augment.{name}": getattr(Augment(), name) for name in ("scale", "ratio", "jitter", "policy", "erase")}
-_OF_BOXES = {f"augment.{name}": 0.0 for name in ("zoom_out", "iou_crop", "distort", "mosaic")}
+WORDS: dict[TaskName, str] = {"classify": "classification", "detect": "detection", "segment": "segmentation"}
+_WITHOUT: dict[str, Any] = {"mixup": 0.0, "head_first": False, "label_smoothing": 0.0}  # what says nothing
+_WITHOUT |= {f"augment.{f.name}": getattr(Augment(), f.name) for f in fields(Augment)}
+_MEANT_FOR: dict[str, tuple[TaskName, ...]] = {
+    **dict.fromkeys(("mixup", "head_first"), ("classify",)),
+    "label_smoothing": ("classify", "segment"),
+    **dict.fromkeys((f"augment.{name}" for name in ("scale", "ratio", "jitter", "policy", "erase")), ("classify",)),
+    **dict.fromkeys((f"augment.{name}" for name in ("zoom_out", "iou_crop", "mosaic")), ("detect",)),
+    "augment.distort": ("detect", "segment"),
+    "augment.zoom": ("segment",),
+}
 
 
 def unused_fields(recipe: Recipe, task: TaskName) -> dict[str, Any]:
     """The fields of ``recipe`` that have no effect on ``task``, each with the value that says nothing."""
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values |= {f"augment.{f.name}": getattr(recipe.augment, f.name) for f in fields(recipe.augment)}
-    others = _OF_CLASSES if task == "detect" else _OF_BOXES
-    return {name: without for name, without in others.items() if values[name] != without}
+    others = [name for name, tasks in _MEANT_FOR.items() if task not in tasks]
+    return {name: _WITHOUT[name] for name in others if values[name] != _WITHOUT[name]}
 
 
 def check_fit(recipe: Recipe, data: Dataset) -> None:
     """Raise ConfigurationError for fields of the recipe that would have no effect, DataError for a data set without
     boxes to learn or to be measured on."""
     if unused := unused_fields(recipe, data.task):
-        other = WORDS["classify" if data.task == "detect" else "detect"]
+        meant = [WORDS[task] for task in WORDS if any(task in _MEANT_FOR[name] for name in unused)]
         valid = ", ".join(f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in unused.items())
         are = "is" if len(unused) == 1 else "are"
         raise ConfigurationError(
-            f"{', '.join(unused)} {are} for {other}, {data.name} is to {data.task}; nearest valid: {valid}"
+            f"{', '.join(unused)} {are} for {' and '.join(meant)}, {data.name} is to {data.task}; "
+            f"nearest valid: {valid}"
         )
     if data.task != "detect":
         return
@@ -51,8 +59,11 @@ def _boxes(items: tuple[Item, ...]) -> int:
 
 
 def check_teacher(teacher: ModelSpec, student: ModelSpec) -> None:
-    """Raise ConfigurationError where a student's head cannot imitate a teacher's: another kind, or other anchors."""
+    """Raise ConfigurationError where a student's head cannot imitate a teacher's: another task's, of boxes another kind
+    or other anchors. Any two heads of segmentation say the same kind of thing of the same pixels."""
     ours, theirs, name = student.head, teacher.head, f"the teacher {teacher.backbone.name}"
+    if task_of(ours) == task_of(theirs) == "segment":
+        return
     if type(ours) is not type(theirs):
         kinds = f"a {type(theirs).__name__}, the student a {type(ours).__name__}"
         raise ConfigurationError(f"{name} has {kinds}; train one of them with the other's --head")

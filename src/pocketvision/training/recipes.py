@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Literal
 
 from ..data.transforms import Augment
+from ..spec.heads import TaskName
 from .recipe import Recipe
 
-_COCO_IMAGES = 118_287
+_COCO_IMAGES, _VOC_IMAGES = 118_287, 10_582  # VOC's with the extra annotations of SBD
 
 
 def finetune(images: int, classes: int) -> Recipe:
@@ -81,6 +82,36 @@ def scratch_detector(images: int, classes: int) -> Recipe:
     tuned = finetune_detector(images, classes)
     augment = replace(tuned.augment, flip=0.0)
     return replace(tuned, freeze=0, head_lr=1.0, epochs=_epochs(images, 30_000, 12, 150), augment=augment)
+
+
+def finetune_segmentation(images: int, classes: int) -> Recipe:
+    """From ImageNet weights to masks of some hundred to some thousand images.
+
+    AdamW with a head that learns ten times as fast as what is pretrained (S3 §F, FACTS T22), polynomial decay
+    (arXiv:1706.05587 §4), averaged weights; images enlarged by 0.5 to 2, cropped, mirrored, and SSD's colours.
+    """
+    return Recipe(
+        epochs=_epochs(images, 18_000, 12, 80),
+        batch=8,
+        optimizer="adamw",
+        lr=5e-4,
+        head_lr=10.0,
+        schedule="polynomial",
+        warmup_epochs=1,
+        weight_decay=0.01,
+        bn_momentum=0.1,
+        ema=0.99,
+        clip_norm=10.0,
+        label_smoothing=0.0,
+        augment=Augment(zoom=(0.5, 2.0), distort=0.5),
+    )
+
+
+def scratch_segmentation(images: int, classes: int) -> Recipe:
+    """Masks without pretrained weights: one learning rate for all, twice as long, and no mirroring."""
+    tuned = finetune_segmentation(images, classes)
+    augment = replace(tuned.augment, flip=0.0)
+    return replace(tuned, lr=3e-3, head_lr=1.0, epochs=_epochs(images, 36_000, 12, 160), augment=augment)
 
 
 def mobilenet_v2() -> Recipe:
@@ -238,7 +269,8 @@ def torchvision_faster_rcnn() -> Recipe:
 def mobileone_segmentation() -> Recipe:
     """DeepLabV3 on VOC and ADE20k (S3 §F, FACTS T22): AdamW, cosine from 1e-4 to 1e-6, a head 10 times as fast.
 
-    500 steps of warm-up, here of VOC's 10,582 augmented training images at batch 32; the paper names no batch.
+    500 steps of warm-up, here of VOC's 10,582 augmented training images at batch 32; the paper names no batch, and of
+    "random resize, crop, flip" no numbers: 0.5 to 2 are DeepLab's (arXiv:1706.05587 §4).
     """
     return Recipe(
         epochs=50,
@@ -248,16 +280,18 @@ def mobileone_segmentation() -> Recipe:
         final_lr=0.01,
         head_lr=10.0,
         weight_decay=0.01,
-        warmup_epochs=500 / (10_582 / 32),
+        warmup_epochs=500 / (_VOC_IMAGES / 32),
         ema=0.9995,
         label_smoothing=0.0,
+        augment=Augment(zoom=(0.5, 2.0)),
     )
 
 
 def torchvision_segmentation() -> Recipe:
     """TorchVision's LR-ASPP and DeepLabV3 with MobileNetV3 (FACTS T23): polynomial decay, 8 GPUs of batch 4.
 
-    The learning rate is the default of its script; its README sets another for the ResNets only.
+    The learning rate is the default of its script; its README sets another for the ResNets only. Images are enlarged by
+    0.5 to 2, crops of 480 pixels are for an input of 520.
     """
     return Recipe(
         epochs=30,
@@ -269,6 +303,28 @@ def torchvision_segmentation() -> Recipe:
         schedule="polynomial",
         warmup_epochs=0,
         label_smoothing=0.0,
+        augment=Augment(zoom=(0.5, 2.0)),
+        train_scale=480 / 520,
+    )
+
+
+def deeplabv3() -> Recipe:
+    """DeepLabV3 on VOC (arXiv:1706.05587 §4): SGD, 0.007 falling as (1 - progress)^0.9 over 30,000 steps of batch 16.
+
+    S4 §6.3 and S1 §6.4 train as it does and give no numbers of their own; S1 starts from random weights (FACTS H24).
+    The weight decay is S4's for ImageNet, as DeepLab's gives none for MobileNets.
+    """
+    return Recipe(
+        epochs=round(30_000 * 16 / _VOC_IMAGES),
+        batch=16,
+        lr=0.007,
+        nesterov=False,
+        weight_decay=4e-5,
+        schedule="polynomial",
+        power=0.9,
+        warmup_epochs=0,
+        label_smoothing=0.0,
+        augment=Augment(zoom=(0.5, 2.0)),
     )
 
 
@@ -289,6 +345,26 @@ PUBLISHED_DETECTION: Mapping[str, Callable[[], Recipe]] = {
     "mobileone_ssdlite": mobileone_ssdlite,
     "torchvision_ssdlite": torchvision_ssdlite,
     "torchvision_faster_rcnn": torchvision_faster_rcnn,
+}
+
+SMALL_SEGMENTATION: Mapping[str, Callable[[int, int], Recipe]] = {
+    "finetune": finetune_segmentation,
+    "scratch": scratch_segmentation,
+}
+PUBLISHED_SEGMENTATION: Mapping[str, Callable[[], Recipe]] = {
+    "mobileone_segmentation": mobileone_segmentation,
+    "torchvision_segmentation": torchvision_segmentation,
+    "deeplabv3": deeplabv3,
+}
+SMALL: Mapping[TaskName, Mapping[str, Callable[[int, int], Recipe]]] = {
+    "classify": SMALL_DATA,
+    "detect": SMALL_DETECTION,
+    "segment": SMALL_SEGMENTATION,
+}
+OF_PAPERS: Mapping[TaskName, Mapping[str, Callable[[], Recipe]]] = {
+    "classify": PUBLISHED,
+    "detect": PUBLISHED_DETECTION,
+    "segment": PUBLISHED_SEGMENTATION,
 }
 
 

@@ -20,6 +20,7 @@ from ..nn.layers import Normalize
 from ..nn.load import save_model
 from ..nn.model import Model
 from ..spec.cost import cost
+from ..spec.heads import task_of
 from ..spec.model import ModelSpec
 from ..tasks import Task
 from ..tasks.distillation import Distillation, make_teacher
@@ -276,6 +277,10 @@ def prepare(model: Model, task: Task, data: Dataset, recipe: Recipe, run: Path) 
         raise ConfigurationError(
             f"the model has {model.spec.head.classes} classes, {data.name} has {len(data.classes)}; "
             "build the model with as many as the data has"
+        )
+    if (kind := task_of(model.spec.head)) != data.task:
+        raise ConfigurationError(
+            f"the network is made to {kind}, {data.name} is to {data.task}; give it a head for that, or other data"
         )
     check_fit(recipe, data)
     if recipe.batch < 2 * distributed.world():
