@@ -5,20 +5,19 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
 
 from ..errors import DataError
 from . import samples
 from .boxes import Boxes, Note
 from .detection import words
 from .duplicates import grouped
+from .finding import Finding, noun
 from .image import read_image
 from .layouts import SPLITS
+from .mask_check import areas_of, check_masks, void_share
 from .sources import Dataset, Item
 
-Severity = Literal["info", "warning", "error"]
 _FEW_IMAGES = 20
 _IMBALANCE = 10
 _TINY = 4  # times smaller than the median
@@ -29,35 +28,16 @@ _INPUT = 320  # pixels a side: a detector's usual input
 _SMALL, _MANY_SMALL = 8, 0.05  # pixels a side; share of the boxes
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing to know about a data set, and its fix; ``groups`` are the images that it is about, copies together.
-
-    ``kind``: counts, unreadable, boxes, small, background, tiny, few, unequal, absent, leak, contradiction, copies,
-    alike or label.
-    """
-
-    severity: Severity
-    kind: str
-    text: str
-    fix: str = ""
-    groups: tuple[tuple[str, ...], ...] = ()
-
-    def __str__(self) -> str:
-        return "; ".join(filter(None, [self.text, self.fix]))
-
-    def to_dict(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in ("severity", "kind", "text", "fix")}
-        return fields | {"groups": [list(group) for group in self.groups]}
-
-
-def noun(count: int, name: str) -> str:
-    """``name`` as it stands after ``count``: 1 image, 2 images."""
-    return name if count == 1 else f"{name}s"
-
-
 def class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Images, or boxes that are not ignored, per split and class: ``class_counts(dataset)["train"]["cat"]``."""
+    """Images, or boxes that are not ignored, per split and class: ``class_counts(dataset)["train"]["cat"]``; of masks
+    the images that have a pixel of the class."""
+    if dataset.task == "segment":
+        areas = areas_of(dataset)
+        has = {split: [areas[item.image][:-1] > 0 for item in getattr(dataset, split)] for split in SPLITS}
+        return {
+            split: {name: sum(bool(one[index]) for one in of_split) for index, name in enumerate(dataset.classes)}
+            for split, of_split in has.items()
+        }
     return {
         split: dict.fromkeys(dataset.classes, 0)
         | Counter(dataset.classes[label] for item in getattr(dataset, split) for label in _labels(item))
@@ -79,8 +59,8 @@ def check_dataset(dataset: Dataset) -> tuple[Finding, ...]:
     images. A leak is an error where it concerns 0.5% of a split or more.
     """
     return (
-        *_counts(dataset), *_unreadable(dataset), *_boxes(dataset), *_tiny(dataset), *_class_sizes(dataset),
-        *_copies(dataset),
+        *_counts(dataset), *_unreadable(dataset), *_boxes(dataset), *check_masks(dataset), *_tiny(dataset),
+        *_class_sizes(dataset), *_copies(dataset),
     )  # fmt: skip
 
 
@@ -102,6 +82,8 @@ def _counts(dataset: Dataset) -> list[Finding]:
     if dataset.task == "detect":
         boxes = {split: sum(counts.values()) for split, counts in class_counts(dataset).items()}
         text += "; boxes: " + ", ".join(f"{count} {split}" for split, count in boxes.items() if counts[split])
+    if dataset.task == "segment":
+        text += f"; {void_share(dataset):.1%} of all pixels are void"
     return [Finding("info", "counts", text)]
 
 
@@ -132,7 +114,7 @@ def _tiny(dataset: Dataset) -> list[Finding]:
 def _boxes(dataset: Dataset) -> list[Finding]:
     """What was done to boxes, one finding of each kind; boxes too small for a detector; images without any."""
     findings, kinds = list[Finding](), defaultdict[str, list[Note]](list)
-    for note in dataset.notes:
+    for note in dataset.notes if dataset.task == "detect" else ():
         kinds[note.kind].append(note)
     for notes in kinds.values():
         text = f"{words(notes)}, for example in {notes[0].image}: {notes[0].text}"

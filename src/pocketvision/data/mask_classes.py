@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DataError
 from .layouts import label_name
-from .masks import VOID, Legend
+from .masks import Legend
 
 _VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
 _MOST = 255  # classes: a byte less the void
@@ -39,7 +39,7 @@ def read_legend(folders: Iterable[Path]) -> Legend | None:
                     pairs, colours, void = read(path.read_text(encoding="utf-8-sig"))
                 except UnicodeDecodeError:
                     raise DataError(f"{path}: not UTF-8 text; save it in UTF-8") from None
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, LookupError, TypeError) as error:
                     raise DataError(f"{path}: no classes can be read ({error}); see docs/data.md#masks") from error
                 return _legend(path, pairs, colours, void)
     return None
@@ -58,7 +58,7 @@ def _legend(path: Path, pairs: list[tuple[str, int]], colours: bool, void: set[i
     if not 2 <= len(kept) <= _MOST:
         raise DataError(f"{path}: names {len(kept)} classes; masks have 2 to {_MOST}, background is one of them")
     names, values = zip(*kept, strict=True)
-    return Legend(path.name, names, values, frozenset(empty | (set() if colours else {VOID} - set(values))), colours)
+    return Legend(f"classes by {path.name}", names, values, frozenset(empty), colours)
 
 
 def colour(red: int, green: int, blue: int) -> int:

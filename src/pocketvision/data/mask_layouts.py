@@ -33,6 +33,29 @@ class _Place:
     masks: Path
     only: frozenset[str] | None = None
 
+    def read(self, root: Path) -> tuple[list[Record], list[tuple[str, str]], list[Note]]:
+        """Images with their masks, images that are left out with the reason, and masks without an image."""
+        images, masks = _names(self.images, _IMAGE_ENDS), _names(self.masks, _MASK_ENDS)
+        named = dict[str, str]()
+        for which in (0, 1):  # a mask's own name counts before that without its end
+            for file, names in masks.items():
+                named.setdefault(names[which], file)
+        records, skipped = list[Record](), list[tuple[str, str]]()
+        for image, names in images.items():
+            if self.only is None or Path(image).stem in self.only:
+                key = normal(Path(image).relative_to(root).as_posix())
+                if mask := next((named[name] for name in names if name in named), None):
+                    records.append(Record(image, "", self.split, key, mask_file=mask))
+                else:
+                    skipped.append((image, "it has no mask"))
+        if self.only is not None:
+            absent = sorted(self.only - {Path(image).stem for image in images})
+            skipped += [(str(self.images / n), f"it is listed in {self.split}.txt but not there") for n in absent]
+            return records, skipped, []
+        known = {name for names in images.values() for name in names}
+        alone = [file for file, names in masks.items() if known.isdisjoint(names)]
+        return records, skipped, [Note(file, "alone", "there is no image of this name") for file in alone]
+
 
 def find_masks(root: Path) -> Found | None:
     """The segmentation set in a folder, not yet looked into; None where there is none.
@@ -44,34 +67,18 @@ def find_masks(root: Path) -> Found | None:
     """
     if not root.is_dir():
         return None
-    places = _places(root)
+    places, unused = _places(root)
+    places.sort(key=lambda place: SPLITS.index(place.split))
     records, skipped, notes = list[Record](), list[tuple[str, str]](), list[Note]()
     for place in places:
-        images, masks = _names(place.images, _IMAGE_ENDS), _names(place.masks, _MASK_ENDS)
-        named = dict[str, str]()
-        for which in (0, 1):  # a mask's own name counts before that without its end
-            for file, names in masks.items():
-                named.setdefault(names[which], file)
-        for image, names in images.items():
-            if place.only is None or Path(image).stem in place.only:
-                mask = next((named[name] for name in names if name in named), None)
-                if mask is None:
-                    skipped.append((image, "it has no mask"))
-                else:
-                    key = normal(Path(image).relative_to(root).as_posix())
-                    records.append(Record(image, "", place.split, key, mask_file=mask))
-        if place.only is None:
-            known = {name for names in images.values() for name in names}
-            alone = [file for file, names in masks.items() if known.isdisjoint(names)]
-            notes += [Note(file, "alone", "there is no image of this name") for file in alone]
-        else:
-            absent = sorted(place.only - {Path(image).stem for image in images})
-            skipped += [(str(place.images / n), f"it is listed in {place.split}.txt but not there") for n in absent]
+        for whole, part in zip((records, skipped, notes), place.read(root), strict=True):
+            whole += part
     if not records:
         return None
     present = {record.split for record in records}
     layout = f"masks in {', '.join(dict.fromkeys(p.masks.relative_to(root).as_posix() for p in places))}"
     layout += " (split by lists of names)" if any(place.only is not None for place in places) else ""
+    layout += f" ({', '.join(unused)} without masks not used)" if unused else ""
     above = [folder for place in places for folder in (place.masks, place.masks.parent, place.masks.parent.parent)]
     legend = read_legend([root, *(folder for folder in above if folder.is_relative_to(root))])
     splits = tuple(split for split in SPLITS if split in present)
@@ -83,33 +90,30 @@ def find_masks(root: Path) -> Found | None:
     )  # fmt: skip
 
 
-def _places(root: Path) -> list[_Place]:
-    """Where images and masks lie, by the first layout that fits."""
+def _places(root: Path) -> tuple[list[_Place], list[str]]:
+    """Where images and masks lie, by the first layout that fits, and folders of splits that have no masks."""
     folders = subfolders(root)
     splits = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
-    within = [_Place(split, *pair) for name, split in splits.items() if (pair := _pair(subfolders(folders[name])))]
-    if within:
-        return within
-    lower = {name.lower(): folder for name, folder in folders.items()}
-    beside = [
-        _Place(split, folders[name], lower[name.lower() + end])
-        for name, split in splits.items()
-        for end in _BESIDE
-        if name.lower() + end in lower
-    ]
-    if beside:
-        return beside
+    pairs = {name: _pair(subfolders(folders[name])) for name in splits}
+    if not any(pairs.values()):
+        lower = {name.lower(): folder for name, folder in folders.items()}
+        beside = {
+            name: [lower[name.lower() + end] for end in _BESIDE if name.lower() + end in lower] for name in splits
+        }
+        pairs = {name: (folders[name], masks[0]) if masks else None for name, masks in beside.items()}
+    if any(pairs.values()):
+        places = [_Place(splits[name], *pair) for name, pair in pairs.items() if pair]
+        return places, [name for name, pair in pairs.items() if not pair]
+    places, unused = list[_Place](), list[str]()
     for base in _bases(root):
         if pair := _pair(subfolders(base)):
-            images, masks = pair
-            of_masks = {SPLIT_NAMES.get(name.lower()): folder for name, folder in subfolders(masks).items()}
-            divided = [
-                _Place(split, folder, of_masks[split])
-                for name, folder in subfolders(images).items()
-                if (split := SPLIT_NAMES.get(name.lower())) and split in of_masks
-            ]
-            return divided or _listed(base, images, masks)
-    return []
+            images, masks = (subfolders(folder) for folder in pair)
+            divided = {name: SPLIT_NAMES[name.lower()] for name in images if name.lower() in SPLIT_NAMES}
+            of_masks = {SPLIT_NAMES.get(name.lower()): folder for name, folder in masks.items()}
+            both = [_Place(split, images[n], of_masks[split]) for n, split in divided.items() if split in of_masks]
+            places += both or _listed(base, *pair)
+            unused += [name for name, split in divided.items() if both and split not in of_masks]
+    return places, unused
 
 
 def _bases(root: Path) -> Iterator[Path]:

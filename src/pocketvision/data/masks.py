@@ -43,7 +43,7 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Legend:
     """The classes of masks: their ``names``, and the value of each; ``colours``: values are red << 16 | green << 8 |
-    blue. ``void``: values that mean no class. ``source``: what said so."""
+    blue. ``void``: values that are said to mean no class. ``source``: what said all this, in words."""
 
     source: str
     names: tuple[str, ...]
@@ -64,6 +64,8 @@ def read_mask(mask: Mask) -> np.ndarray:
         height, width = values.shape
         if (width, height) != mask.size:
             raise Unsupported(f"it has {width} x {height} pixels, when it was found it had {_by(mask.size)}")
+    except DataError:
+        raise
     except Exception as error:
         fix = "replace it by a readable mask or remove it"
         raise DataError(f"{mask.file}: {reason(mask.file, error)}; {fix}") from error

@@ -16,7 +16,7 @@ from .layouts import Found, Record
 from .mask_classes import shown_colour
 from .masks import IN_COLOURS, VOID, Legend, Mask, Seen, look_at_mask
 
-_THREADS = min(16, 2 * (os.cpu_count() or 1))
+THREADS = min(16, 2 * (os.cpu_count() or 1))
 _TRIED = 20  # masks that tell whether values are colours
 _SHOWN = 8  # values or colours that a message lists
 _SMOOTHED, _MANY = 0.9, 16  # share of 0 and 255 and number of other values, from where these are smoothed edges
@@ -46,8 +46,8 @@ def fit_masks(
     legend = found.legend
     colours = legend is not None and legend.colours and _in_colours(legend, records)
     if legend and legend.colours and not colours:
-        legend = replace(legend, values=tuple(range(len(legend.names))), void=frozenset([VOID]), colours=False)
-    with ThreadPoolExecutor(_THREADS) as threads:
+        legend = replace(legend, values=tuple(range(len(legend.names))), void=frozenset(), colours=False)
+    with ThreadPoolExecutor(THREADS) as threads:
         looks = list(threads.map(lambda record: look_at_mask(record.mask_file, colours), records))
     seen, unfit = list[tuple[Record, Seen]](), list[tuple[str, str]]()
     for record, look in zip(records, looks, strict=True):
@@ -74,7 +74,7 @@ def fit_masks(
             if turn != 1:
                 notes.append(Note(record.image, "turned", "its mask is for the image as stored, before EXIF turns it"))
             if unlisted := _unlisted(legend, look):
-                notes.append(Note(record.mask_file, "unlisted", unlisted))
+                notes.append(Note(record.image, "unlisted", unlisted))
             mask = Mask(record.mask_file, legend.values, sizes[record.image], legend.colours, turn)
             fitted.append(replace(record, mask=mask))
             areas[record.image] = area
@@ -97,10 +97,11 @@ def _legend(found: Found, legend: Legend | None, of_train: Counter[int]) -> Lege
     """The classes, by their file or by the values in train's masks."""
     values = set(of_train)
     binary = values == {0, _FULL}
-    if legend and not (binary and legend.values == (0, 1)):
+    if legend and not (binary and legend.values == (0, 1) and not legend.void):
         return legend
     if binary:
-        return Legend("255 is the foreground", legend.names if legend else _FOREGROUND, (0, _FULL), frozenset())
+        names = legend.names if legend else _FOREGROUND
+        return Legend("classes: 0, and 255 as the foreground", names, (0, _FULL), frozenset())
     smooth = (of_train[0] + of_train[_FULL]) / of_train.total() > _SMOOTHED and min(of_train[0], of_train[_FULL]) > 0
     if (len(values) > _MANY and smooth) or len(values - {VOID}) > VOID:
         what = "0 and 255 with all values between: their edges are smoothed" if smooth else f"{len(values)} values"
@@ -110,13 +111,13 @@ def _legend(found: Found, legend: Legend | None, of_train: Counter[int]) -> Lege
         )
     known = tuple(sorted(values - {VOID}))
     if found.path.name.lower().startswith("voc") and values < {*range(len(_VOC)), VOID}:
-        return Legend("VOC's classes", _VOC, tuple(range(len(_VOC))), frozenset([VOID]))
+        return Legend("VOC's classes", _VOC, tuple(range(len(_VOC))), frozenset())
     if len(known) < 2:
         raise DataError(
             f"{found.path}: {found.layout}: all of train's masks have only the value {', '.join(map(str, values))}; "
             "2 classes are needed, background is one of them"
         )
-    return Legend("named by their values", tuple(map(str, known)), known, frozenset([VOID]))
+    return Legend("classes named by their values", tuple(map(str, known)), known, frozenset())
 
 
 def _in_colours(legend: Legend, records: Sequence[Record]) -> bool:
@@ -146,7 +147,8 @@ def _areas(legend: Legend, look: Seen) -> np.ndarray:
 
 def _unlisted(legend: Legend, look: Seen) -> str:
     """Which values of a mask are neither a class nor known as void."""
-    unlisted = {v: n for v, n in look.counts.items() if v not in legend.void and v not in legend.values}
+    known = {*legend.values, *legend.void} | (set() if legend.colours else {VOID})
+    unlisted = {value: count for value, count in look.counts.items() if value not in known}
     if not unlisted:
         return ""
     shown = _shown_values(unlisted, legend.colours)

@@ -324,7 +324,7 @@ def _said_of_masks(found: Found) -> str:
     if not found.legend:
         return ""
     said = mask_words(found.notes)
-    return f", classes: {found.legend.source}" + (f", {said}" if said else "")
+    return f", {found.legend.source}" + (f", {said}" if said else "")
 
 
 def _check_classes(found: Found, splits: dict[str, list[Record]], skipped: list[Skipped]) -> None:

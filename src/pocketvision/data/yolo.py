@@ -31,8 +31,11 @@ def find_yolo(root: Path) -> Path | None:
     if files:
         return files[0]
     folders = subfolders(root)
-    pairs = [folders, *(subfolders(folder) for name, folder in folders.items() if split_of(name))]
-    return root if any({"images", "labels"} <= set(map(str.lower, pair)) for pair in pairs) else None
+    for pair in [folders, *(subfolders(folder) for name, folder in folders.items() if split_of(name))]:
+        lower = {name.lower(): folder for name, folder in pair.items()}
+        if {"images", "labels"} <= lower.keys() and not any(images_below(lower["labels"], set())):  # those are masks
+            return root
+    return None
 
 
 def read_yolo(path: Path) -> Found:
