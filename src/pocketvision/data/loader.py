@@ -195,7 +195,10 @@ class _Reader:
         """The pixels of a sample and what its ``Truth`` is made of, or its mask."""
         p, item = self.preprocessing, self.items[index]
         if self.augment is None:
-            return self._scene(index) if item.boxes else self._masked(index) if item.mask else (self._kept(index),)
+            if item.mask:
+                image, mask = self._masked(index)
+                return image, mask.copy()  # whoever gets the batch may write to it
+            return self._scene(index) if item.boxes else (self._kept(index),)
         seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would also seed every accelerator
         if item.mask:
