@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..spec.model import IMAGENET_MEAN, Interpolation
 from .boxes import Boxes
-from .transforms import Augment, resized
+from .transforms import Augment, mirrored, resized
 
 _LEAST_SHARE = 0.3  # of a box's area: where less is left of it, it is ignored
 _LEAST_SIDE = 2.0  # pixels of the result: what is left of a box and thinner is dropped
@@ -100,7 +100,7 @@ def _seen(scene: Scene, height: int, width: int, augment: Augment, interpolation
     if flip < augment.flip:
         boxes = seen.boxes.copy()
         boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-        seen = seen._replace(image=np.ascontiguousarray(seen.image[:, ::-1]), boxes=boxes)
+        seen = seen._replace(image=mirrored(seen.image), boxes=boxes)
     return seen
 
 
@@ -164,17 +164,23 @@ def rendered(
     image: np.ndarray, place: Placement | None, pixels: tuple[int, int], interpolation: Interpolation
 ) -> np.ndarray:
     """The view of an image in so many ``pixels`` (width, height); around the image lies ImageNet's mean colour."""
-    around = np.empty((pixels[1], pixels[0], 3), np.uint8)
+    width, height = pixels
     if place is None:
-        around[:] = _AROUND
-        return around
+        return _around(height, width)
     (x1, y1), (x2, y2), (to_x1, to_y1), (to_x2, to_y2) = place
     part = resized(image[y1:y2, x1:x2], to_y2 - to_y1, to_x2 - to_x1, interpolation)
-    if part.shape == around.shape:
-        return np.ascontiguousarray(part)
-    around[:] = _AROUND
-    around[to_y1:to_y2, to_x1:to_x2] = part
-    return around
+    if part.shape[:2] == (height, width):
+        return part
+    view = _around(height, width)
+    view[to_y1:to_y2, to_x1:to_x2] = part
+    return view
+
+
+def _around(height: int, width: int) -> np.ndarray:
+    """What lies around an image: uint8 [height, width, 3], filled by rows, a tenth of the time that pixels take."""
+    rows = np.empty((height, 3 * width), np.uint8)
+    rows[:] = np.tile(np.array(_AROUND, np.uint8), width)
+    return rows.reshape(height, width, 3)
 
 
 def _rendered(scene: Scene, view: View, height: int, width: int, interpolation: Interpolation) -> Scene:

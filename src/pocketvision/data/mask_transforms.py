@@ -8,7 +8,7 @@ import torch
 from ..spec.model import Interpolation
 from .box_transforms import View, distorted, placement, rendered
 from .masks import VOID
-from .transforms import Augment
+from .transforms import Augment, mirrored
 
 
 def reduced_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def augmented_mask(
         rows, columns = _nearest(y1, y2, to_y2 - to_y1), _nearest(x1, x2, to_x2 - to_x1)
         classes[to_y1:to_y2, to_x1:to_x2] = _taken(mask, rows, columns)
     if flip < augment.flip:
-        image, classes = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(classes[:, ::-1])
+        image, classes = mirrored(image), mirrored(classes)
     return distorted(image, augment.distort), classes
 
 
