@@ -22,7 +22,13 @@ from .keymaps import Layout
 Fresh = tuple[str, ...]  # how the names of layers begin that stay as they were initialised
 AUXILIARY: Fresh = ("head.aux.",)
 # of files that have no classifier
-WITH_HEADS: tuple[Layout, ...] = ("torchvision_rcnn", "torchvision_ssdlite", "tensorflow_ssdlite")
+WITH_HEADS: tuple[Layout, ...] = (
+    "torchvision_rcnn",
+    "torchvision_ssdlite",
+    "tensorflow_ssdlite",
+    "torchvision_masks",
+    "tensorflow_deeplab",
+)
 
 
 def adapted(spec: ModelSpec, said: ModelSpec) -> ModelSpec:

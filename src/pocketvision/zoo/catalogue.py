@@ -49,9 +49,10 @@ class Entry:
         """The network that these weights fill."""
         from . import model_spec
         from .coco import DETECTORS
+        from .voc import SEGMENTERS
 
-        if self.model in DETECTORS:
-            return DETECTORS[self.model]()
+        if make := (DETECTORS | SEGMENTERS).get(self.model):
+            return make()
         spec = model_spec(self.model, width=self.width)
         backbone = replace(spec.backbone, padding=self.padding, bn_eps=self.bn_eps)
         return replace(spec, backbone=backbone, preprocessing=self.preprocessing)

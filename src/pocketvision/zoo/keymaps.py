@@ -1,5 +1,5 @@
 """Names of the weights in torchvision's, timm's, Apple's and EfficientNet-PyTorch's files, from the rows of a table.
-Those of detectors' heads stand in ``keymaps_ssd``.
+Those of other heads stand in ``keymaps_ssd``, ``keymaps_rcnn`` and ``keymaps_masks``.
 
 A map goes from our name of each layer with weights to theirs; what follows the layer's name (``weight``,
 ``running_var``) is the same everywhere.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ..errors import ConfigurationError, WeightsError
 from ..spec.model import BackboneSpec, ModelSpec
 from ..spec.rows import Conv, DepthwiseSeparable, InvertedResidual, MobileOneBlock, MobileOneConv
+from . import keymaps_masks
 from .keymaps_rcnn import of_today, torchvision_rcnn
 from .keymaps_ssd import from_tensorflow, torchvision_ssdlite
 
@@ -24,6 +25,8 @@ Layout = Literal[
     "torchvision_rcnn",
     "torchvision_ssdlite",
     "tensorflow_ssdlite",
+    "torchvision_masks",
+    "tensorflow_deeplab",
 ]
 State = Mapping[str, Any]  # name -> torch.Tensor; this layer does not import torch
 Pairs = Iterator[tuple[str, str]]  # our layer, their layer
@@ -45,6 +48,8 @@ def layout_of(state: State) -> Layout:
         "_conv_stem.": "efficientnet_pytorch",
         "head.classification_head.module_list.": "torchvision_ssdlite",
         "extras.0.reduce.": "tensorflow_ssdlite",
+        "backbone.0.0.": "torchvision_masks",
+        "head.concat_projection.": "tensorflow_deeplab",
     }
     for sign, layout in signs.items():
         if any(name.startswith(sign) for name in state):
@@ -75,6 +80,8 @@ def to_ours(state: State, spec: ModelSpec, layout: Layout) -> dict[str, Any]:
         return dict(state)
     if layout == "tensorflow_ssdlite":
         return from_tensorflow(state, dict(_torchvision_v2(spec)), spec)
+    if layout == "tensorflow_deeplab":
+        return keymaps_masks.from_tensorflow(state, dict(_torchvision_v2(spec)), spec)
     if layout == "torchvision_rcnn":
         state = of_today(state)
     theirs = {their: our for our, their in layer_names(spec, layout).items()}
@@ -132,10 +139,14 @@ def layer_names(spec: ModelSpec, layout: Layout) -> dict[str, str]:
         raise WeightsError(
             f"{layout} has no folded {backbone.name}; give the model as it was before folding, or unfold it first"
         )
-    if layout in ("torchvision_rcnn", "torchvision_ssdlite"):
+    renames = {
+        "torchvision_rcnn": torchvision_rcnn,
+        "torchvision_ssdlite": torchvision_ssdlite,
+        "torchvision_masks": keymaps_masks.torchvision_masks,
+    }
+    if layout in renames:
         make = _torchvision_v3 if backbone.name.startswith("mobilenet_v3") else _torchvision_v2
-        rename = torchvision_rcnn if layout == "torchvision_rcnn" else torchvision_ssdlite
-        return dict(rename(make(spec), spec))
+        return dict(renames[layout](make(spec), spec))
     if is_mobileone and layout in ("timm", "apple"):
         pairs = _mobileone(spec, layout)
     elif layout == "timm":

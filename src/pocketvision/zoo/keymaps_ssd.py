@@ -47,21 +47,8 @@ def from_tensorflow(state: Mapping[str, Any], features: Mapping[str, str], spec:
     What remains of BatchNorm is merged, boxes are coded x before y, and the numbers without a category left out.
     Raises WeightsError where a tensor is missing or has another shape than ``spec`` says.
     """
-    head, ours, used = _head(spec), dict[str, Any](), set[str]()
-
-    def take(name: str) -> Any:
-        if name not in state:
-            raise WeightsError(f"these weights of {spec.backbone.name} in TensorFlow's SSDLite layout lack {name}")
-        used.add(name)
-        return state[name]
-
-    norms = {our: their for our, their in features.items() if our.endswith(".bn")}
-    for our, their in norms.items():
-        conv, unit = features[our.removesuffix("bn") + "conv"], our.removesuffix(".bn")
-        gamma, beta, mean, variance = (take(f"backbone.{their}.{leaf}") for leaf in BN_LEAVES)
-        scale = gamma / (variance + spec.backbone.bn_eps) ** 0.5
-        ours[f"{unit}.conv.weight"] = take(f"backbone.{conv}.weight") * scale[:, None, None, None]
-        ours[f"{unit}.conv.bias"] = beta - mean * scale
+    head, take = _head(spec), Taken(state, f"weights of {spec.backbone.name} in TensorFlow's SSDLite layout")
+    ours = take.backbone(features, spec.backbone.bn_eps)
     for leaf in ("weight", "bias"):
         for index in range(len(head.extras)):
             for place, part in enumerate(PARTS):
@@ -72,9 +59,39 @@ def from_tensorflow(state: Mapping[str, Any], features: Mapping[str, str], spec:
             boxes, classes = (take(f"heads.{index}.{their}.pw.{leaf}") for their in ("box", "cls"))
             ours[f"head.boxes.{index}.1.{leaf}"] = _columns(boxes, len(sides), 4, (1, 0, 3, 2))
             ours[f"head.classes.{index}.1.{leaf}"] = _columns(classes, len(sides), 1 + len(CATEGORIES), (0, *USED))
-    if unknown := sorted(state.keys() - used):
-        raise WeightsError(f"these weights have tensors that no SSDLite of TensorFlow has, first {unknown[0]}")
+    take.check_all()
     return ours
+
+
+class Taken:
+    """Tensors taken out of a file's state dict; ``what``: what it holds, for messages."""
+
+    def __init__(self, state: Mapping[str, Any], what: str) -> None:
+        self.state, self.what, self.used = state, what, set[str]()
+
+    def __call__(self, name: str) -> Any:
+        """The tensor of that name. Raises WeightsError where there is none."""
+        if name not in self.state:
+            raise WeightsError(f"these {self.what} lack {name}")
+        self.used.add(name)
+        return self.state[name]
+
+    def backbone(self, features: Mapping[str, str], eps: float) -> dict[str, Any]:
+        """The folded state of a backbone, of which ``features`` are our layers' and torchvision's names."""
+        ours = dict[str, Any]()
+        norms = {our: their for our, their in features.items() if our.endswith(".bn")}
+        for our, their in norms.items():
+            conv, unit = features[our.removesuffix("bn") + "conv"], our.removesuffix(".bn")
+            gamma, beta, mean, variance = (self(f"backbone.{their}.{leaf}") for leaf in BN_LEAVES)
+            scale = gamma / (variance + eps) ** 0.5
+            ours[f"{unit}.conv.weight"] = self(f"backbone.{conv}.weight") * scale[:, None, None, None]
+            ours[f"{unit}.conv.bias"] = beta - mean * scale
+        return ours
+
+    def check_all(self) -> None:
+        """Raise WeightsError where not every tensor was taken."""
+        if unknown := sorted(self.state.keys() - self.used):
+            raise WeightsError(f"these {self.what} have unknown tensors, first {unknown[0]}")
 
 
 def _columns(tensor: Any, anchors: int, values: int, kept: tuple[int, ...]) -> Any:

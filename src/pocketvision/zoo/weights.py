@@ -24,6 +24,8 @@ from .adapt import AUXILIARY, Fresh, adapted, as_in_file, sketch, unused, with_h
 from .catalogue import CATALOGUE, HALF, Entry, same_weights
 from .coco import COCO
 from .keymaps import Layout, first, is_folded, layout_of, to_ours
+from .keymaps_masks import of_both
+from .voc import VOC
 
 FOLDER, CACHE = "POCKETVISION_WEIGHTS", "POCKETVISION_CACHE"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar")
@@ -99,7 +101,7 @@ def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: Mod
     labels: tuple[str, ...] | None = said.labels if said else ()
     if known:
         entry, verified = known
-        said, labels = entry.spec(), entry.spec().labels if entry in COCO else None
+        said, labels = entry.spec(), entry.spec().labels if entry in (*COCO, *VOC) else None
         info = replace(info, folded=entry.folded or folded, source=entry.source, licence=entry.licence, top1=entry.top1)
         info = replace(info, verified=verified)
     asked = spec or said
@@ -115,7 +117,9 @@ def _fitted(path: Path, state: dict[str, Any], said: ModelSpec | None, spec: Mod
     elif layout == "torchvision_ssdlite":
         spec = replace(spec, preprocessing=replace(spec.preprocessing, mean=HALF.mean, std=HALF.std))
     if layout != "pocketvision" or not said:
-        spec = as_folded(spec, folded or layout == "tensorflow_ssdlite")
+        spec = as_folded(spec, folded or layout in ("tensorflow_ssdlite", "tensorflow_deeplab"))
+    if layout == "torchvision_masks":
+        state, spec = of_both(state, spec)
     ours = to_ours(state, spec, layout)
     if isinstance(asked.head, ClassifierHead) and isinstance(spec.head, ClassifierHead):
         return Weights(ours, spec, info, labels)
@@ -268,7 +272,7 @@ def recognise(path: Path) -> tuple[Entry, bool] | None:
         sha256 = _cached_sha256(path)
     except OSError:
         return None
-    for entry in (*CATALOGUE, *COCO):
+    for entry in (*CATALOGUE, *COCO, *VOC):
         if sha256 in entry.copies or (entry.sha256 and sha256.startswith(entry.sha256)):
             return entry, True
         if not entry.sha256 and entry.file == path.name:
