@@ -121,6 +121,22 @@ def test_detectors_have_the_size_that_the_papers_print(script):
         assert unexplained < 0.012 or line["row"] == "SSDLite", line
 
 
+def test_segmenters_have_the_size_that_the_papers_print(script):
+    counts = script("segmentation_counts")
+    lines = [counts.counted(row) for row in counts.rows()]
+    assert json.loads(counts.RESULTS.read_text())["rows"] == lines
+    assert {line["note"] for line in lines} <= counts.NOTES.keys()
+    compared = [line for line in lines if "RF2" not in line["note"] and line["ours"] and line["paper"]["params_m"]]
+    assert len(compared) == 17  # S1: 11, S4: 6
+    for line in compared:
+        here, printed = line["ours"]["params_m"], line["paper"]["params_m"]
+        shown = int(100 * here) / 100 if line["note"] == "V2" else round(here + 1e-9, 2)
+        assert shown == printed, line
+    off = {line["row"]: line["difference_percent"]["madds_as_there"] for line in lines if line["ours"]}
+    assert max(map(abs, (value for row, value in off.items() if "OS 8" not in row))) < 12
+    assert all(abs(off[row]) < 0.5 for row in off if row.startswith("V2, 320")), off
+
+
 def test_results_are_json(script):
     for path in (ROOT / "benchmarks" / "results").rglob("*.json"):
         json.loads(path.read_text())
