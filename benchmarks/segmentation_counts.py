@@ -164,7 +164,9 @@ def counted(row: Row) -> dict[str, Any]:
 def main() -> None:
     """Print the tables and write the file."""
     lines = [counted(row) for row in rows()]
-    print(f"{'':50}{'M parameters':>22}{'B multiply-adds':>33}\n{'':50}" + f"{'paper':>11}{'here':>11}" * 2 + "as there")
+    print(
+        f"{'':50}{'M parameters':>22}{'B multiply-adds':>33}\n{'':50}" + f"{'paper':>11}{'here':>11}" * 2 + "as there"
+    )
     for line in lines:
         paper, ours = line["paper"], line["ours"] or {}
         keys = (("params_m", paper), ("params_m", ours), ("madds_b", paper), ("madds_b", ours))

@@ -32,13 +32,18 @@ WITH_HEADS: tuple[Layout, ...] = (
 
 
 def adapted(spec: ModelSpec, said: ModelSpec) -> ModelSpec:
-    """The caller's network with what the weights' own network ``said`` of padding, epsilon, branches and scaling."""
+    """The caller's network with what the weights' own network ``said`` of padding, epsilon, branches, scaling and, at
+    the same output stride, dilations."""
     if not same_weights(said, spec):
         raise WeightsError(
             f"these are weights of {sketch(said)}, which do not fit {sketch(spec)}; build the network that they fit"
         )
-    pairs = zip(spec.backbone.rows, said.backbone.rows, strict=True)
-    rows = tuple(replace(row, stride=own.stride, dilation=own.dilation, act=own.act) for own, row in pairs)
+    pairs = list(zip(spec.backbone.rows, said.backbone.rows, strict=True))
+    same = spec.backbone.strides() == said.backbone.strides()
+    rows = tuple(
+        replace(row, stride=own.stride, dilation=row.dilation if same else own.dilation, act=own.act)
+        for own, row in pairs
+    )
     return replace(
         with_size(said, spec.preprocessing.size),
         backbone=replace(said.backbone, rows=rows),
@@ -103,6 +108,8 @@ def with_head_of_caller(spec: ModelSpec, labels: tuple[str, ...], asked: ModelSp
     if not isinstance(head, FasterRCNNHead):
         assert not isinstance(spec.head, ClassifierHead | FasterRCNNHead)
         head = replace(head, folded=spec.head.folded)
+        if isinstance(head, DeepLabV3Head) and isinstance(spec.head, DeepLabV3Head):
+            head = replace(head, align_corners=spec.head.align_corners)
         auxiliary = AUXILIARY if _has_aux(head) and not _has_aux(spec.head) else ()
     same_names = not asked.labels or not labels or asked.labels == labels
     if head.classes == spec.head.classes and same_names:
@@ -123,7 +130,9 @@ def _without_classes(head: Head) -> Head:
             return replace(head, classes=1, selection=every, proposals=every, training_proposals=every)
         case LRASPPHead():
             return replace(head, classes=1, folded=False)
-        case DeepLabV3Head() | FCNHead():
+        case DeepLabV3Head():
+            return replace(head, classes=1, folded=False, dropout=0.0, aux=None, align_corners=False)
+        case FCNHead():
             return replace(head, classes=1, folded=False, dropout=0.0, aux=None)
 
 
