@@ -111,7 +111,8 @@ def _test_rows() -> Iterator[Row]:
 
 def _voc_rows() -> Iterator[Row]:
     table, one = "S4 Table 7", ((513, 513),)
-    many = tuple((round(scale * 513),) * 2 for scale in SCALES for _ in range(2))
+    sides = [round(scale * 513) for scale in SCALES for _ in range(2)]
+    many = tuple((side, side) for side in sides)
     printed = ((V1, True, 11.15, 14.25, 941.9), (V2, True, 4.52, 5.8, 387.0), (V2, False, 2.11, 2.75, 152.6))
     for name, atrous, params, single, several in printed:
         for stride, madds, inputs in ((16, single, one), (8, several, many)):

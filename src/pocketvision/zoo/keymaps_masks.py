@@ -13,7 +13,7 @@ AUX = "aux_classifier."
 TENSORFLOW = {"branches.0": "aspp0", "pooled": "image_pooling", "project": "concat_projection"}
 
 
-def of_both(state: Mapping[str, Any], spec: ModelSpec) -> tuple[Mapping[str, Any], ModelSpec]:
+def of_both(state: dict[str, Any], spec: ModelSpec) -> tuple[dict[str, Any], ModelSpec]:
     """A state dict of torchvision's and our network, both without an auxiliary head where either has none."""
     head = spec.head
     if isinstance(head, DeepLabV3Head | FCNHead):
