@@ -24,7 +24,6 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "carvana": lambda root: make(root, "{split}", "{split}_masks", end="_mask"),
     "CamVid": lambda root: make(root, "{split}", "{split}_labels", end="_L"),
     "VOC": voc,
-    "VOCdevkit": lambda root: voc(root / "VOCdevkit/VOC2012").parent.parent,
     "palette": lambda root: make(root, mode="P"),
 }
 
@@ -205,8 +204,10 @@ def test_sixteen_bits_and_grey_saved_as_colours(tmp_path: Path):
     assert np.array_equal(said(dataset)["train"]["b"], values("b") % 255)
 
 
-def test_voc_names_its_classes(tmp_path: Path):
-    dataset = open_dataset(voc(tmp_path / "VOC2012"))
+@pytest.mark.parametrize("given", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_voc_names_its_classes(given: str, tmp_path: Path):
+    voc(tmp_path / "VOCdevkit/VOC2012")
+    dataset = open_dataset(tmp_path / given)
     assert len(dataset.classes) == 21
     assert dataset.classes[:2] == ("background", "aeroplane")
     assert dataset.classes[-1] == "tvmonitor"

@@ -30,6 +30,7 @@ from .flags import (
     Settings,
     Size,
     Source,
+    Task,
     Teachers,
     Threads,
     Weights,
@@ -259,12 +260,13 @@ def data(
     data: Data,
     out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("data_report.html"),
     seed: Seed = None,
+    task: Task = None,
     as_json: AsJson = False,
 ) -> None:
     """Find copies, leaks, wrong labels and bad files in a data set, and show them on a page."""
     from .data_report import data_report
 
-    result = data_report(data, out=out, seed=seed or 0)
+    result = data_report(data, out=out, seed=seed or 0, task=task)
     _print(result.to_dict(), str(result), as_json)
 
 

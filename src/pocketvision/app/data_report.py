@@ -1,15 +1,17 @@
 """`pocketvision data`: what is wrong with a data set, with pictures and the fix of each."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..data.check import Finding, check_dataset, class_counts, noun
+from ..data.mask_check import class_shares
 from ..data.sources import open_dataset
 from ..errors import ConfigurationError
 from ..files import check_writable, write_text
 from ..report.data_page import data_page
+from ..spec.heads import TaskName
 from .lookalikes import lookalikes
 from .progress import tell
 from .suspects import FEATURES, Suspect, image_features, suspects
@@ -20,8 +22,9 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What was found. ``counts``: images, or boxes, per split and class; ``suspects``: labels that may be wrong, the
-    surest first, and ``looked_at``: what the classifier saw that doubts them."""
+    """What was found. ``counts``: images, or boxes, per split and class (of masks: images that have the class);
+    ``suspects``: labels that may be wrong, the surest first, and ``looked_at``: what the classifier saw that doubts
+    them. ``shares``: of masks, each class's share of train's pixels that are not void; ``task``: what was asked for."""
 
     data: str
     page: Path
@@ -30,6 +33,8 @@ class DataReport:
     findings: tuple[Finding, ...]
     suspects: tuple[Suspect, ...]
     looked_at: str
+    shares: dict[str, float] = field(default_factory=dict)
+    task: TaskName | None = None
 
     @property
     def ok(self) -> bool:
@@ -39,8 +44,11 @@ class DataReport:
     @property
     def next_step(self) -> str:
         """The command that comes next."""
-        build = f"pocketvision build {shlex.quote(self.data)}"
-        return build if self.ok else f"pocketvision data {shlex.quote(self.data)} (when the errors are mended)"
+        data = shlex.quote(self.data)
+        if self.ok:
+            return f"pocketvision build {data}" + (" --head lraspp" if self.task == "segment" else "")
+        task = f" --task {self.task}" if self.task else ""
+        return f"pocketvision data {data}{task} (when the errors are mended)"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -48,6 +56,7 @@ class DataReport:
             "page": str(self.page),
             "ok": self.ok,
             "counts": self.counts,
+            "shares": {name: round(share, 6) for name, share in self.shares.items()},
             "findings": [finding.to_dict() for finding in self.findings],
             "suspects": [suspect.to_dict() for suspect in self.suspects],
             "looked_at": self.looked_at,
@@ -70,18 +79,19 @@ class DataReport:
         return "\n".join([*lines, f"page: {self.page}", f"next: {self.next_step}"])
 
 
-def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> DataReport:
+def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0, task: TaskName | None = None) -> DataReport:
     """Look for unreadable, tiny and equal images, leaks, unequal classes and wrong labels; write a page with pictures.
 
-    Of a detection set: what is wrong with boxes instead of labels.
-    ``out``: the HTML file. ``seed``: of the split, where one is drawn. Raises DataError for what is no data set, and
-    ConfigurationError where ``out`` cannot be written, which is tried first.
+    Of a detection or segmentation set: what is wrong with boxes or masks instead of labels.
+    ``out``: the HTML file. ``seed``: of the split, where one is drawn. ``task``: what to look at where there are
+    several, as for ``open_dataset``. Raises DataError for what is no data set, and ConfigurationError where ``out``
+    cannot be written, which is tried first.
     """
     try:
         check_writable(out)
     except OSError as error:
         raise _unwritable(out, error) from error
-    dataset = open_dataset(data, seed=seed)
+    dataset = open_dataset(data, seed=seed, task=task)
     tell(dataset.description)
     findings, doubted, looked_at = check_dataset(dataset), (), ""
     if dataset.task == "classify":
@@ -90,7 +100,8 @@ def data_report(data: str | Path, *, out: str | Path = PAGE, seed: int = 0) -> D
         alike = lookalikes(dataset, features) if looked_at.startswith(FEATURES) else None
         findings = (*findings, alike) if alike else findings
     report = DataReport(
-        str(data), Path(out), dataset.description, class_counts(dataset), findings, doubted, looked_at
+        str(data), Path(out), dataset.description, class_counts(dataset), findings, doubted, looked_at,
+        class_shares(dataset) if dataset.task == "segment" else {}, task,
     )  # fmt: skip
     rows = [suspect.to_dict() for suspect in doubted]
     page = data_page(dataset, findings, rows, looked_at, report.next_step)

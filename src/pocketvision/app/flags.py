@@ -43,3 +43,7 @@ OutputStride = Annotated[
 WidthRule = Annotated[
     Literal["torchvision", "paper"], typer.Option(help="How widths are rounded: torchvision or paper")
 ]
+Task = Annotated[
+    Literal["classify", "detect", "segment"] | None,
+    typer.Option(help="What to look at where there are several; boxes come first, then masks"),
+]

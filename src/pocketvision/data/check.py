@@ -12,7 +12,7 @@ from . import samples
 from .boxes import Boxes, Note
 from .detection import words
 from .duplicates import grouped
-from .finding import Finding, noun
+from .finding import Finding, listed_names, noun
 from .image import read_image
 from .layouts import SPLITS
 from .mask_check import areas_of, check_masks, void_share
@@ -23,7 +23,6 @@ _IMBALANCE = 10
 _TINY = 4  # times smaller than the median
 LEAK_SHARE = 0.005  # of a split: a smaller leak moves its accuracy by less than half a point
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
-_SHOWN = 5
 _INPUT = 320  # pixels a side: a detector's usual input
 _SMALL, _MANY_SMALL = 8, 0.05  # pixels a side; share of the boxes
 
@@ -147,17 +146,24 @@ def _class_sizes(dataset: Dataset) -> list[Finding]:
     counts, what = class_counts(dataset), "boxes" if dataset.task == "detect" else "images"
     train, findings = counts["train"], list[Finding]()
     if few := [f"{name!r} ({count})" for name, count in train.items() if count < _FEW_IMAGES]:
-        text = f"fewer than {_FEW_IMAGES} training {what}: {_listed(few)}"
+        text = f"fewer than {_FEW_IMAGES} training {what}: {listed_names(few)}"
         findings.append(Finding("warning", "few", text, "add some, or the class will be learned poorly"))
+    if dataset.task == "segment":  # whose pixels tell
+        return findings + _absent(counts["val"], what)
     most, least = max(train, key=train.__getitem__), min(train, key=train.__getitem__)
     if train[most] > _IMBALANCE * train[least]:
         text = f"unequal classes: {most!r} has {train[most]} training {what}, {least!r} {train[least]}"
         fix = "look at the accuracy of each class, not only at the mean"
         findings.append(Finding("warning", "unequal", text, fix))
-    if absent := [repr(name) for name, count in counts["val"].items() if not count]:
-        text = f"no validation {what}, so unknown accuracy: {_listed(absent)}"
-        findings.append(Finding("warning", "absent", text, "add images that are not of one burst"))
-    return findings
+    return findings + _absent(counts["val"], what)
+
+
+def _absent(val: dict[str, int], what: str) -> list[Finding]:
+    absent = [repr(name) for name, count in val.items() if not count]
+    if not absent:
+        return []
+    text = f"no validation {what}, so unknown accuracy: {listed_names(absent)}"
+    return [Finding("warning", "absent", text, "add images that are not of one burst")]
 
 
 def _copies(dataset: Dataset) -> list[Finding]:
@@ -261,8 +267,3 @@ def _images(groups: list[_Group]) -> tuple[tuple[str, ...], ...]:
 
 def _pictures(groups: list[_Group]) -> str:
     return "1 picture occurs" if len(groups) == 1 else f"{len(groups)} pictures occur"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

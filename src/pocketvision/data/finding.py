@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+_SHOWN = 5  # names
 Severity = Literal["info", "warning", "error"]
 
 
@@ -10,8 +11,8 @@ Severity = Literal["info", "warning", "error"]
 class Finding:
     """One thing to know about a data set, and its fix; ``groups`` are the images that it is about, copies together.
 
-    ``kind``: counts, unreadable, boxes, masks, small, background, tiny, few, unequal, absent, leak, contradiction,
-    copies, alike or label.
+    ``kind``: counts, unreadable, boxes, masks, shares, small, background, tiny, few, unequal, absent, leak,
+    contradiction, copies, alike or label.
     """
 
     severity: Severity
@@ -31,3 +32,9 @@ class Finding:
 def noun(count: int, name: str) -> str:
     """``name`` as it stands after ``count``: 1 image, 2 images."""
     return name if count == 1 else f"{name}s"
+
+
+def listed_names(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from .boxes import Note
-from .finding import Finding
+from .finding import Finding, listed_names
 from .masks import read_mask
 from .segmentation import THREADS, mask_words
 from .sources import Dataset, Item
 
-_RARE = 100  # times fewer pixels than another class
+_SHOWN = 12  # classes
+_RARE = 0.005  # of train's pixels
 
 
 def areas_of(dataset: Dataset) -> Mapping[str, np.ndarray]:
@@ -20,11 +21,11 @@ def areas_of(dataset: Dataset) -> Mapping[str, np.ndarray]:
 
     Known where masks were looked at when the data set was opened; otherwise they are read. Raises DataError then.
     """
-    if dataset.areas:
-        return dataset.areas
-    with ThreadPoolExecutor(THREADS) as threads:
-        counted = threads.map(lambda item: _area(item, len(dataset.classes)), dataset.items)
-        return {item.image: area for item, area in zip(dataset.items, counted, strict=True)}
+    if not dataset.areas:
+        with ThreadPoolExecutor(THREADS) as threads:
+            counted = threads.map(lambda item: _area(item, len(dataset.classes)), dataset.items)
+            dataset.areas.update({item.image: area for item, area in zip(dataset.items, counted, strict=True)})
+    return dataset.areas
 
 
 def class_shares(dataset: Dataset) -> dict[str, float]:
@@ -47,9 +48,11 @@ def check_masks(dataset: Dataset) -> list[Finding]:
         findings.append(Finding("warning", "masks", text, "look whether the masks are right", groups))
     shares = class_shares(dataset)
     ordered = sorted(shares, key=lambda name: -shares[name])
-    most, least = ordered[0], ordered[-1]
-    if shares[most] > _RARE * shares[least]:
-        text = f"unequal classes: {most!r} has {shares[most]:.1%} of train's pixels, {least!r} {shares[least]:.2%}"
+    shown = ordered if len(ordered) <= _SHOWN else [*ordered[: _SHOWN - 4], "", *ordered[-3:]]
+    listed = ", ".join(f"{name} {shares[name]:.1%}" if name else "..." for name in shown)
+    findings.append(Finding("info", "shares", f"of train's pixels: {listed}"))
+    if rare := [f"{name!r} ({shares[name]:.2%})" for name in reversed(ordered) if shares[name] < _RARE]:
+        text = f"unequal classes: less than {_RARE:.1%} of train's pixels are {listed_names(rare)}"
         findings.append(Finding("warning", "unequal", text, "look at the IoU of each class, not only at the mean"))
     areas = areas_of(dataset)
     alone = [item.image for item in dataset.train if (areas[item.image][:-1] > 0).sum() == 1]

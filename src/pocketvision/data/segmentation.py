@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -110,7 +111,11 @@ def _legend(found: Found, legend: Legend | None, of_train: Counter[int]) -> Lege
             "value for each class, or list the classes in classes.txt (line 1: value 0) to take the rest for void"
         )
     known = tuple(sorted(values - {VOID}))
-    if found.path.name.lower().startswith("voc") and values < {*range(len(_VOC)), VOID}:
+    place = Path(found.records[0].mask_file).parent.parent
+    if place.name.lower().startswith("voc") and values < {
+        *range(len(_VOC)),
+        VOID,
+    }:
         return Legend("VOC's classes", _VOC, tuple(range(len(_VOC))), frozenset())
     if len(known) < 2:
         raise DataError(

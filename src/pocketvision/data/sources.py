@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -57,7 +56,7 @@ class Dataset:
     """Images for training, validation and test; ``description`` says what was found and how it was split.
 
     ``notes``: on boxes or masks that were changed or left out. ``looks``: how the images look at a glance, where they
-    were checked when the data set was opened. ``areas``: of masks that were looked at then, by image, how many pixels
+    were checked when the data set was opened. ``areas``: of masks that were looked at, by image, how many pixels
     each class has and at last how many are void, int64 [classes + 1].
     """
 
@@ -71,7 +70,7 @@ class Dataset:
     task: TaskName = "classify"
     notes: tuple[Note, ...] = ()
     looks: Looks | None = field(default=None, compare=False, repr=False)
-    areas: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    areas: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -270,7 +269,7 @@ def _dataset(found: Found, seed: int, check: bool) -> Dataset:
 
 def _fitted(
     found: Found, records: tuple[Record, ...], looks: Looks | None, skipped: list[Skipped]
-) -> tuple[Found, Mapping[str, np.ndarray]]:
+) -> tuple[Found, dict[str, np.ndarray]]:
     """What was found, of ``records`` those whose boxes or masks fit their images, and the areas of masks; other images
     are added to ``skipped``."""
     sizes, areas = looks.shapes if looks else None, dict[str, np.ndarray]()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..data.check import Finding, class_counts, noun
+from ..data.mask_check import class_shares
 from ..data.sources import Dataset, Item
 from .html import Html, document, join, table, tag, thumbnail
 
@@ -11,6 +12,7 @@ GROUPS, SUSPECTS, PER_GROUP, LISTED = 30, 60, 6, 200  # shown at most
 _TITLES = {
     "unreadable": "Files that were skipped",
     "boxes": "Boxes that were changed or left out",
+    "masks": "Masks that were changed, and those without an image",
     "small": "Images with small boxes",
     "tiny": "Tiny images",
     "leak": "The same picture in two splits",
@@ -38,6 +40,8 @@ def data_page(
 
 
 def _contents(item: Item, classes: Sequence[str]) -> str:
+    if item.mask:
+        return "with a mask"
     if item.boxes is None:
         return classes[item.label]
     return f"{len(item.boxes.labels)} {'box' if len(item.boxes.labels) == 1 else 'boxes'}"
@@ -123,4 +127,8 @@ def _suspects(suspects: Sequence[Mapping[str, object]], how: str) -> Html:
 def _classes(dataset: Dataset) -> Html:
     counts = {split: by_class for split, by_class in class_counts(dataset).items() if any(by_class.values())}
     rows = [(name, *(f"{by_class[name]:,}" for by_class in counts.values())) for name in dataset.classes]
-    return table(["class", *counts], rows, "l" + "r" * len(counts))
+    if dataset.task != "segment":
+        return table(["class", *counts], rows, "l" + "r" * len(counts))
+    shares = class_shares(dataset)
+    headers = ["class", *(f"images of {split}" for split in counts), "share of train's pixels"]
+    return table(headers, [(*row, f"{shares[row[0]]:.2%}") for row in rows], "l" + "r" * (len(counts) + 1))

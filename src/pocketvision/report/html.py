@@ -6,6 +6,8 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
+
 from ..data.image import read_image
 from ..errors import DataError
 
@@ -72,12 +74,15 @@ def document(title: str, body: Html) -> str:
 
 def thumbnail(file: str, description: str) -> Html:
     """An image file, small, inside the page; or why it cannot be shown."""
-    from PIL import Image
-
     try:
         image = Image.fromarray(read_image(file, short_side=THUMBNAIL))
     except DataError as error:
         return tag("p", f"This image cannot be shown: {error}", class_="quiet")
+    return small(image, description)
+
+
+def small(image: Image.Image, description: str) -> Html:
+    """A picture, small, inside the page."""
     tiny = max(image.size) < 64
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = BytesIO()
