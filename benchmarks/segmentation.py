@@ -221,7 +221,8 @@ def main() -> None:
     result |= {"rows": found} if arguments.what == "latency" else found
     result |= {"processor_s": round(time.process_time() - cpu_s, 1), "load_before": before, "date": date}
     result |= {"machine": this_machine().to_dict(), "torch": torch.__version__}
-    name = arguments.what if arguments.what == "latency" else f"{arguments.what} {arguments.row}-{arguments.seed}"
+    row = f" {arguments.row}-{arguments.size}-{arguments.seed}"
+    name = arguments.what + (row if arguments.what != "latency" else "")
     path = RESULTS / "segmentation" / f"{name.replace(' ', '_').lower()}.json"
     print(files.write_text(path, json.dumps(result, indent=1) + "\n"))
 
