@@ -62,6 +62,36 @@ def detector_file(detector, tmp_path_factory: pytest.TempPathFactory):
     return export(detector, out=tmp_path_factory.mktemp("detector") / "tiny.onnx")
 
 
+@pytest.fixture(scope="session")
+def segmenter():
+    """An LR-ASPP of three rows and four classes for 96 pixels that sees each of them; eval mode."""
+    import torch
+
+    from pocketvision.nn.model import build
+    from pocketvision.spec.heads import ClassifierHead
+    from pocketvision.spec.model import BackboneSpec, ModelSpec
+    from pocketvision.spec.rows import Conv
+    from pocketvision.spec.segmentation import with_lraspp
+
+    torch.manual_seed(1)
+    rows = (Conv(8, stride=4), Conv(16, stride=2), Conv(24, stride=2))
+    spec = ModelSpec(BackboneSpec("tiny", rows), ClassifierHead(4))
+    model = build(with_lraspp(spec, ("background", "ant", "bee", "cow"), size=96, channels=16))
+    for layer in (model.head.low_classes, model.head.high_classes):
+        torch.nn.init.normal_(layer.weight)
+    for _ in range(20):  # running statistics
+        model(torch.randn(4, 3, 96, 96))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def segmenter_file(segmenter, tmp_path_factory: pytest.TempPathFactory):
+    """``segmenter`` exported with the choice of each pixel's class."""
+    from pocketvision.exporting.onnx import export
+
+    return export(segmenter, out=tmp_path_factory.mktemp("segmenter") / "tiny.onnx")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """With CI=true a skipped test is a failed one."""

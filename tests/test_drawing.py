@@ -86,6 +86,6 @@ def test_colours_of_ninety_classes_differ():
 
 def test_side_by_side():
     left, right = blank(200, 300), blank(200, 300) // 2
-    both = side_by_side(left, right, ("Truth", "Prediction"))
+    both = side_by_side((left, right), ("Truth", "Prediction"))
     assert both.shape[1] > 600 and both.shape[0] > 200
     assert (both[-100, :300] == GREY).all() and (both[-100, -300:] == GREY // 2).all()

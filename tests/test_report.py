@@ -55,7 +55,7 @@ def make_report(
     (folder / "model.onnx").write_bytes(b"0" * 1_230_000)
     spec = replace(with_classes(model_spec("mobilenet_v2"), classes), preprocessing=Preprocessing(96, 110))
     created = Created("0.1.0", "2.15.0", "2026-11-20")
-    outputs = image_input(96), outputs_of("scores", len(classes))
+    outputs = image_input(96), outputs_of("scores", len(classes), 96)
     artifact = Artifact(folder / "model.onnx", "onnx", "float32", spec, *outputs, created, "ab" * 32)
     machine = Machine("a chip", 2, 4096, "Linux 6", "x86_64", "3.11.7")
     Image.new("RGB", (40, 30), "red").save(folder / "wrong.png")

@@ -84,7 +84,7 @@ def test_card(report):
 
 
 def test_preprocessing_in_words(detector_file):
-    steps = " ".join(preprocessing_steps(detector_file.spec.preprocessing))
+    steps = " ".join(preprocessing_steps(detector_file.spec))
     assert "each side by itself" in steps and "96 × 96" in steps
     assert "Cut out" not in steps
 

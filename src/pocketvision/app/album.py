@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO, StringIO
@@ -18,20 +19,29 @@ from ..errors import ConfigurationError
 from ..exporting.artifact import Artifact
 from ..files import check_writable, write_bytes, write_text
 from ..report.drawing import draw, drawn
-from .predicted import BoxedImage, Moment, Prediction, Result, SkippedFile
+from ..report.masks import colours, overlay, palette_png
+from .predicted import BoxedImage, Moment, Prediction, Result, SegmentedImage, SkippedFile, light
 from .video import Frame, VideoWriter, is_video
 
-PICTURES, JSON_NAME, CSV_NAME = "pictures", "predictions.json", "predictions.csv"
+PICTURES, MASKS, JSON_NAME, CSV_NAME = "pictures", "masks", "predictions.json", "predictions.csv"
+DRAWN = (PICTURES, MASKS)  # folders of an album that hold images
+COLUMNS = {
+    "classify": ("label", "score"),
+    "detect": ("label", "score", "x1", "y1", "x2", "y2"),
+    "segment": ("label", "share"),
+}
 QUALITY = 90
 
 
 class Album:
     """``predictions.json`` and ``predictions.csv`` of what is added, written when the album is left, also early; of a
-    detector also each image and video with its boxes drawn, in ``pictures``.
+    detector and a segmenter also each image and video with what is found drawn, in ``pictures``, and of a segmenter
+    each image's and frame's mask of its size, in ``masks``.
 
     ``files``: all that may come; their pictures lie as they do below the folder that they share. A detector's JSON has
     ``images``, ``categories`` and ``annotations`` as COCO has; the annotations, which have scores, are also what
-    COCO's tools take as results. Raises ConfigurationError for a folder that cannot be written.
+    COCO's tools take as results. A segmenter's has ``classes`` with the value and the colour that each has in the
+    masks. Raises ConfigurationError for a folder that cannot be written.
     """
 
     def __init__(self, folder: Path, artifact: Artifact, files: list[str]) -> None:
@@ -40,10 +50,11 @@ class Album:
             for name in (JSON_NAME, CSV_NAME, f"{PICTURES}/picture.jpg"):
                 check_writable(folder / name)
         self.labels = artifact.class_names
-        self.draws = artifact.detects
+        self.task = artifact.task
         places = [os.path.abspath(file) for file in files]
         shared = os.path.commonpath([os.path.dirname(place) for place in places]) if places else ""
         self._places = {file: os.path.relpath(place, shared) for file, place in zip(files, places, strict=True)}
+        self._stems = Counter(os.path.splitext(place)[0] for place in self._places.values())
         self._results = list[Result]()
         self._video: tuple[str, VideoWriter] | None = None
 
@@ -55,7 +66,7 @@ class Album:
         if not self._results:
             return  # what was there before stays
         skipped = [result.to_dict() for result in self._results if isinstance(result, SkippedFile)]
-        content = self._coco() if self.draws else {"predictions": self._labelled()}
+        content = {"classify": self._labelled, "detect": self._coco, "segment": self._segmented}[self.task]()
         with self._writing():
             write_text(self.folder / JSON_NAME, json.dumps(content | {"skipped": skipped}) + "\n")
             write_text(self.folder / CSV_NAME, self._csv())
@@ -69,13 +80,32 @@ class Album:
             what = f"cannot write {error.filename or self.folder}: {error.strerror}"
             raise ConfigurationError(f"{what}; make room, or choose another --out") from None
 
-    def picture(self, pixels: np.ndarray, result: BoxedImage) -> np.ndarray:
-        """``pixels`` of the whole image with the boxes drawn; may be called from any thread."""
+    def picture(self, pixels: np.ndarray, result: BoxedImage | SegmentedImage) -> np.ndarray:
+        """``pixels`` of the whole image with what is found drawn; may be called from any thread."""
+        if isinstance(result, SegmentedImage):
+            assert result.found is not None
+            return overlay(pixels, result.found, self.labels)
         boxes = np.array([box.corners for box in result.boxes]).reshape(-1, 4)
         labels, scores = (np.array([getattr(box, name) for box in result.boxes]) for name in ("index", "score"))
         return draw(pixels, drawn(boxes, labels, self.labels, scores))
 
-    def save_picture(self, result: BoxedImage) -> None:
+    def save_mask(self, result: BoxedImage | SegmentedImage) -> None:
+        """Write a segmented image's mask; may be called from any thread."""
+        if isinstance(result, SegmentedImage):
+            with self._writing():
+                write_bytes(self._mask_place(result), palette_png(result.mask, self.labels))
+
+    def _mask_place(self, result: SegmentedImage) -> Path:
+        """photo.jpg -> photo.png, or photo.jpg.png where there is another photo; clip.mp4 -> clip.mp4/000007.png."""
+        name = self._places[result.file]
+        stem = os.path.splitext(name)[0]
+        if result.moment:
+            name = f"{name}/{result.moment.frame:06}.png"
+        else:
+            name = (stem if self._stems[stem] == 1 else name) + ".png"
+        return self.folder / MASKS / name.replace(":", "-")
+
+    def save_picture(self, result: BoxedImage | SegmentedImage) -> None:
         """Write an image file's picture; may be called from any thread."""
         from PIL import Image
 
@@ -91,7 +121,7 @@ class Album:
 
     def add(self, result: Result, frame: Frame | None) -> None:
         """Keep ``result``; ``frame``: a video's, its pixels with the boxes drawn, to be written."""
-        self._results.append(result)
+        self._results.append(light(result))
         if self._video and self._video[0] != result.file:
             self._end_video()
         if frame:
@@ -105,8 +135,20 @@ class Album:
             self._video[1].close()
             self._video = None
 
-    def _labelled(self) -> list[dict[str, Any]]:
-        return [result.to_dict() for result in self._results if isinstance(result, Prediction)]
+    def _labelled(self) -> dict[str, Any]:
+        return {"predictions": [result.to_dict() for result in self._results if isinstance(result, Prediction)]}
+
+    def _segmented(self) -> dict[str, Any]:
+        classes = [
+            {"value": index, "name": name, "colour": colour}
+            for index, (name, colour) in enumerate(zip(self.labels, colours(self.labels), strict=True))
+        ]
+        predictions = [
+            result.to_dict() | {"mask": self._mask_place(result).relative_to(self.folder).as_posix()}
+            for result in self._results
+            if isinstance(result, SegmentedImage)
+        ]
+        return {"classes": classes, "predictions": predictions}
 
     def _coco(self) -> dict[str, Any]:
         images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
@@ -132,21 +174,22 @@ class Album:
         return {"images": images, "categories": categories, "annotations": annotations}
 
     def _csv(self) -> str:
-        """A line for each label or box; an image without boxes has none."""
+        """A line for each label, box or class; an image without boxes has none."""
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
         video = any(is_video(file) for file in self._places)
         when = ["frame", "seconds"] if video else []
-        writer.writerow(["file", *when, "label", "score", *(["x1", "y1", "x2", "y2"] if self.draws else [])])
+        writer.writerow(["file", *when, *COLUMNS[self.task]])
         for result in self._results:
             if isinstance(result, SkippedFile):
                 continue
             begin = [result.file, *(_moment(result.moment) if video else [])]
             if isinstance(result, Prediction):
                 writer.writerow([*begin, result.label, round(result.score, 6)])
+            elif isinstance(result, SegmentedImage):
+                writer.writerows([*begin, *one.to_dict().values()] for one in result.classes)
             else:
-                for box in result.boxes:
-                    writer.writerow([*begin, *_flat(box.to_dict())])
+                writer.writerows([*begin, *_flat(box.to_dict())] for box in result.boxes)
         return text.getvalue()
 
 

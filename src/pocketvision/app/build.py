@@ -10,9 +10,8 @@ from ..data.sources import Dataset
 from ..data.transforms import load_prepared
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact
-from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
-from ..measuring.parity import Parity
+from ..measuring.parity import AnyParity
 from ..measuring.runtimes import RUNTIMES, check_threads, open_any_model, open_file
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, EvaluationResult, Promise
@@ -114,7 +113,7 @@ class Verified:
     """An exported file and what was measured on it."""
 
     artifact: Artifact
-    parity: Parity | BoxParity | None
+    parity: AnyParity | None
     accuracy: EvaluationResult
     latency: dict[str, Latency]
 

@@ -182,18 +182,21 @@ def evaluate(
 def predict(
     source: Source,
     images: Annotated[list[Path], typer.Argument(help="Images, videos and folders of them")],
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions.json, predictions.csv and pictures")] = None,
-    min_score: Annotated[float, typer.Option(help="Boxes that score less are not told")] = 0.25,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for predictions.json, predictions.csv, pictures and masks")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="Boxes that score less are not told; 0.25 by default")] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Label images, or box what is in them, one line each; files that cannot be read are skipped, named and counted."""
+    """Label images, or box or outline what is in them, one line each; files that cannot be read are skipped, named and
+    counted."""
     from .commands import predict as run
-    from .predicted import SkippedFile, summary
+    from .predicted import SkippedFile, light, summary
 
     results = list[Any]()
     for item in run(source, images, threads=threads, min_score=min_score, out=out):
-        results.append(item)
+        results.append(light(item))
         if not as_json:
             typer.echo(item)
     skipped = [item.to_dict() for item in results if isinstance(item, SkippedFile)]
@@ -207,10 +210,11 @@ def export(
     source: Source,
     to: Annotated[list[str], typer.Option(help="Formats: onnx")] = ["onnx"],  # noqa: B006  typer reads it, nobody writes
     outputs: Annotated[
-        Literal["nms", "dense", "raw"] | None,
+        Literal["nms", "dense", "raw", "classes", "logits"] | None,
         typer.Option(
-            help="What a detector's file gives. nms (default): the boxes found; dense: every anchor's box and scores, "
-            "for an NMS of your own; raw: logits and box codes, for runtimes that decode themselves"
+            help="What the file gives. Of a detector, nms (default): the boxes found; dense: every anchor's box and "
+            "scores, for an NMS of your own; raw: logits and box codes, for runtimes that decode themselves. Of a "
+            "segmenter, classes (default): each pixel's class; logits: what it is chosen from"
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; beside the weights by default")] = None,

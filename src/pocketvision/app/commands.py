@@ -9,10 +9,9 @@ from typing import Any
 from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact, Form
-from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
-from ..measuring.parity import Parity
+from ..measuring.parity import AnyParity
 from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file, torch_threads
 from ..nn.model import Model
 from ..report.content import EvaluationResult
@@ -22,7 +21,7 @@ from ..training.checkpoint import load_model
 from ..training.evaluate_segmentation import SCALES, SegmentationResult, evaluate_segmenter
 from ..training.evaluate_segmentation import multi_scale as at_scales
 from .accuracy import accuracy_of
-from .predict import MIN_SCORE, predict_files
+from .predict import predict_files
 from .predicted import Result
 from .progress import tell
 from .source import export_checked, is_artifact, opened, resized, split_file, weights_file
@@ -162,14 +161,15 @@ def predict(
     images: Sequence[str | Path] | str | Path,
     *,
     threads: int = 0,
-    min_score: float = MIN_SCORE,
+    min_score: float | None = None,
     out: str | Path | None = None,
 ) -> Iterator[Result]:
-    """The label of each image, or the boxes in it that score ``min_score``, or why it was skipped, in order and as soon
-    as it is known; of a video, each frame's.
+    """The label of each image, or the boxes in it that score ``min_score`` (0.25), or the classes of its pixels, or why
+    it was skipped, in order and as soon as it is known; of a video, each frame's.
 
     ``images``: files and folders. ``threads=0`` takes all cores. ``out``: a folder for ``predictions.json``,
-    ``predictions.csv`` and, of a detector, pictures with the boxes. Raises DataError for a path that does not exist.
+    ``predictions.csv`` and, of a detector and a segmenter, pictures with what was found, and masks. Raises DataError
+    for a path that does not exist, ConfigurationError for ``min_score`` where no boxes are found.
     """
     paths = [images] if isinstance(images, str | Path) else list(images)
     with opened(source) as (artifact, _):
@@ -182,7 +182,7 @@ class Export:
     """Exported files and how far each is from the model (None where no data set was at hand to compare on)."""
 
     artifacts: tuple[Artifact, ...]
-    parity: tuple[Parity | BoxParity | None, ...]
+    parity: tuple[AnyParity | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
         rows = [
@@ -210,8 +210,9 @@ def export(
 ) -> Export:
     """Fold and convert a run or a weights file, and compare the file with the model on the run's own images.
 
-    ``outputs``: what a detector's file gives: "nms" (default), "dense" or "raw", see ``Artifact``. Raises
-    ConfigurationError for an unknown format, ExportError when the file does not compute what the model does.
+    ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a segmenter
+    "classes" (default) or "logits". Raises ConfigurationError for an unknown format or outputs that the network has
+    not, ExportError when the file does not compute what the model does.
     """
     for name in to:
         if name != "onnx":

@@ -1,9 +1,12 @@
 """What is said of an image or of a frame of a video."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
+from ..tasks.segmentation import enlarged
 from ..training.diagnose import counted
 
 
@@ -74,6 +77,48 @@ class BoxedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundClass:
+    """A class that some of an image's pixels have, by name and by index, and their ``share`` of all, 0 to 1."""
+
+    label: str
+    index: int
+    share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"label": self.label, "share": round(self.share, 6)}
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.share:.1%}"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedImage:
+    """What a segmenter sees in an image of ``size`` (width, height) pixels: the classes, the largest first.
+
+    ``found``: the class of each pixel of the network's input, uint8 [S, S]; None where it is not kept.
+    """
+
+    file: str
+    size: tuple[int, int]
+    classes: tuple[FoundClass, ...]
+    moment: Moment | None = None
+    found: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The class of each pixel of the image, uint8 [height, width]."""
+        assert self.found is not None
+        return enlarged(self.found, self.size)
+
+    def to_dict(self) -> dict[str, Any]:
+        size = {"width": self.size[0], "height": self.size[1]}
+        return _where(self.file, self.moment) | size | {"classes": [one.to_dict() for one in self.classes]}
+
+    def __str__(self) -> str:
+        return f"{self.file}{self.moment or ''}: " + ", ".join(map(str, self.classes))
+
+
+@dataclass(frozen=True, slots=True)
 class SkippedFile:
     """A file that could not be read, or not to its end, and why."""
 
@@ -87,7 +132,13 @@ class SkippedFile:
         return f"{self.file}: skipped, {self.reason}"
 
 
-Result = Prediction | BoxedImage | SkippedFile
+Seen = Prediction | BoxedImage | SegmentedImage
+Result = Seen | SkippedFile
+
+
+def light(result: Result) -> Result:
+    """``result`` without its class map, for whoever keeps many."""
+    return replace(result, found=None) if isinstance(result, SegmentedImage) else result
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -101,6 +152,8 @@ def summary(results: Sequence[Result]) -> str:
         parts.append(counted(frames, "video frame"))
     boxed = [result for result in seen if isinstance(result, BoxedImage)]
     what = f", {_boxes(sum(len(result.boxes) for result in boxed))}" if boxed else " labelled"
+    if any(isinstance(result, SegmentedImage) for result in seen):
+        what = " segmented"
     return " and ".join(parts) + what + f", {len(results) - len(seen)} skipped"
 
 

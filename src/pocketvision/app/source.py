@@ -13,8 +13,7 @@ from ..data.transforms import load_prepared
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting import onnx
 from ..exporting.artifact import FORMATS, Artifact, Form
-from ..measuring.box_parity import BoxParity
-from ..measuring.parity import Parity, check_parity
+from ..measuring.parity import AnyParity, check_parity
 from ..nn.model import Model
 from ..spec.transform import with_size
 from ..training.checkpoint import BEST, SPLIT, load_model
@@ -94,10 +93,10 @@ def resized(model: Model, imgsz: int | None) -> Model:
 
 def export_checked(
     model: Model, out: Path, split: Path | None, form: Form | None = None
-) -> tuple[Artifact, Parity | BoxParity | None]:
+) -> tuple[Artifact, AnyParity | None]:
     """Export to ``out``, which appears only when the file computes what the model does on images of ``split``'s val.
 
-    ``form``: what a detector's file gives (``exporting.artifact.Artifact``). Parity is None, and said, where there is
+    ``form``: what the file gives (``exporting.artifact.Artifact``). Parity is None, and said, where there is
     no split or none of its images can be read. Raises ExportError, which names where the bad file is kept.
     """
     unchecked = onnx.export(model, form=form, out=out.with_name(f"{out.stem}.unchecked{out.suffix}"))
@@ -113,6 +112,6 @@ def export_checked(
 
 def parity_images(split: Path, artifact: Artifact) -> np.ndarray:
     """Some of a run's validation images as the network takes them: uint8 [N, S, S, 3]."""
-    items, wanted = load_split(split).val, BOX_PARITY_IMAGES if artifact.detects else PARITY_IMAGES
+    items, wanted = load_split(split).val, BOX_PARITY_IMAGES if artifact.task == "detect" else PARITY_IMAGES
     step = max(1, len(items) // wanted)
     return np.stack([load_prepared(item.image, artifact.spec.preprocessing) for item in items[::step][:wanted]])

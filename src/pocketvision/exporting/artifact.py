@@ -9,20 +9,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ConfigurationError, ExportError
-from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
+from ..errors import ConfigurationError, ExportError, nearest
+from ..spec.heads import FasterRCNNHead, Head, SSDHead, TaskName, task_of
 from ..spec.model import ModelSpec, Preprocessing, from_data, to_data
 
 CONTRACT, SEAL, ANCHORS = "pocketvision", "sha256", "anchors"  # keys of a file's metadata
 UNSEALED = "unsealed".ljust(64, "-")
 FORMATS = {".onnx": "onnx"}
-Form = Literal["scores", "nms", "dense", "raw"]
+Form = Literal["scores", "nms", "dense", "raw", "classes", "logits"]
 # What the outputs of each form are called. Boxes and scores are never one tensor: they would share a scale in int8.
 OUTPUTS: dict[Form, tuple[str, ...]] = {
     "scores": ("scores",),
     "nms": ("boxes", "scores", "labels"),
     "dense": ("boxes", "scores"),
     "raw": ("logits", "codes"),
+    "classes": ("classes",),
+    "logits": ("logits",),
+}
+FORMS_OF: dict[TaskName, tuple[Form, ...]] = {  # the first is what is exported where none is asked for
+    "classify": ("scores",),
+    "detect": ("nms", "dense", "raw"),
+    "segment": ("classes", "logits"),
 }
 Corners = tuple[float, float, float, float]
 
@@ -55,7 +62,8 @@ class Artifact:
     Of a detector, as its ``form`` says: "nms": ``boxes`` [M, 4] (x1, y1, x2, y2 in pixels of the input), ``scores`` [M]
     and ``labels`` [M] of the one image, best first; "dense": ``boxes`` [N, A, 4] and ``scores`` [N, A, classes] of all
     anchors; "raw": ``logits`` [N, A, 1 + classes] (first the background's) and ``codes`` [N, A, 4], relative to the
-    ``anchors`` [A, 4], which are in the file's metadata. ``sha256`` is the digest of the file.
+    ``anchors`` [A, 4], which are in the file's metadata. Of a segmenter: "classes": the class of each pixel of the
+    input, uint8 [N, S, S]; "logits": [N, classes, S, S]. ``sha256`` is the digest of the file.
     """
 
     path: Path
@@ -108,9 +116,9 @@ class Artifact:
         return next(form for form, outputs in OUTPUTS.items() if outputs == names)
 
     @property
-    def detects(self) -> bool:
-        """Whether it finds boxes."""
-        return self.form != "scores"
+    def task(self) -> TaskName:
+        """What it does."""
+        return task_of(self.spec.head)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -129,16 +137,32 @@ def image_input(size: int, batch: int | None = None) -> TensorInfo:
     return TensorInfo("image", "uint8", "NHWC", (batch, size, size, 3))
 
 
-def outputs_of(form: Form, classes: int, anchors: int = 0) -> tuple[TensorInfo, ...]:
-    """The outputs of a file; see ``Artifact``."""
+def check_form(head: Head, form: Form | None) -> Form:
+    """The form in which a network with ``head`` is exported, the first of its task's where none is given.
+
+    Raises ConfigurationError for one that it has not.
+    """
+    valid = FORMS_OF[task_of(head)]
+    if isinstance(head, FasterRCNNHead):  # it selects boxes twice; there are no anchors that a program could decode
+        valid = ("nms",)
+    if form is not None and form not in valid:
+        raise ConfigurationError(f"a {type(head).__name__} cannot be exported as {form!r}; {nearest(form, valid)}")
+    return form or valid[0]
+
+
+def outputs_of(form: Form, classes: int, size: int, anchors: int = 0) -> tuple[TensorInfo, ...]:
+    """The outputs of a file for images of ``size`` x ``size`` pixels; see ``Artifact``."""
     shapes: dict[Form, tuple[tuple[str, tuple[int | None, ...]], ...]] = {
         "scores": (("NC", (None, classes)),),
         "nms": (("M4", (None, 4)), ("M", (None,)), ("M", (None,))),
         "dense": (("NA4", (None, anchors, 4)), ("NAC", (None, anchors, classes))),
         "raw": (("NAC", (None, anchors, 1 + classes)), ("NA4", (None, anchors, 4))),
+        "classes": (("NHW", (None, size, size)),),
+        "logits": (("NCHW", (None, classes, size, size)),),
     }
+    dtypes = {"labels": "int64", "classes": "uint8"}
     return tuple(
-        TensorInfo(name, "int64" if name == "labels" else "float32", layout, shape)
+        TensorInfo(name, dtypes.get(name, "float32"), layout, shape)
         for name, (layout, shape) in zip(OUTPUTS[form], shapes[form], strict=True)
     )
 
@@ -157,7 +181,7 @@ def to_metadata(spec: ModelSpec, precision: str, form: Form, anchors: tuple[Corn
         "precision": precision,
         "spec": to_data(spec),
         "input": asdict(image_input(preprocessing.size, 1 if form == "nms" else None)),
-        "outputs": [asdict(output) for output in outputs_of(form, spec.head.classes, len(anchors))],
+        "outputs": [asdict(output) for output in outputs_of(form, spec.head.classes, preprocessing.size, len(anchors))],
         "created": asdict(created_now()),
     }
     described = {
@@ -196,8 +220,14 @@ def describe_input(preprocessing: Preprocessing, batch: str = "N") -> str:
 def describe_output(spec: ModelSpec, form: Form) -> str:
     """What the outputs mean, in words."""
     head, corners = spec.head, "x1, y1, x2, y2 in pixels of the input"
-    if isinstance(head, ClassifierHead) or form == "scores":
+    if form == "scores":
         return f"scores [N, {head.classes}]: the probability of each class"
+    if form in ("classes", "logits"):
+        size = spec.preprocessing.size
+        where = f"{size}, {size}], of each pixel of the input"
+        if form == "logits":
+            return f"logits [N, {head.classes}, {where}; its class is the one with the highest"
+        return f"classes [N, {where}: uint8, the number of its class from 0, as in labels"
     if form == "nms":
         assert isinstance(head, SSDHead | FasterRCNNHead)
         s = head.selection

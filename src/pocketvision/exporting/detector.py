@@ -7,31 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigurationError, nearest
 from ..nn.fold import fold
 from ..nn.heads.ssd import SSDOutputs, decode
 from ..nn.layers import Normalize
 from ..nn.model import Model
-from ..spec.heads import ClassifierHead, FasterRCNNHead, Head, Selection, SSDHead
+from ..spec.heads import Selection, SSDHead
 from .artifact import Corners, Form
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-
-def check_form(head: Head, form: Form | None) -> Form:
-    """The form in which a network with ``head`` is exported, "nms" for a detector where none is given.
-
-    Raises ConfigurationError for one that it has not.
-    """
-    valid: tuple[Form, ...] = ("nms", "dense", "raw")
-    if isinstance(head, ClassifierHead):
-        valid = ("scores",)
-    elif isinstance(head, FasterRCNNHead):  # it selects boxes twice; there are no anchors that a program could decode
-        valid = ("nms",)
-    if form is not None and form not in valid:
-        raise ConfigurationError(f"a {type(head).__name__} cannot be exported as {form!r}; {nearest(form, valid)}")
-    return form or valid[0]
 
 
 class DeployedDetector(nn.Module):

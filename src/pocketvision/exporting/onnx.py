@@ -16,8 +16,9 @@ from ..nn.layers import Normalize
 from ..nn.model import Model
 from ..spec.heads import FasterRCNNHead, SSDHead
 from . import faster_rcnn
-from .artifact import OUTPUTS, Artifact, Form, image_input, sealed, to_metadata
-from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of, check_form
+from .artifact import OUTPUTS, Artifact, Form, check_form, image_input, sealed, to_metadata
+from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of
+from .segmenter import DeployedSegmenter, add_classes
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -52,9 +53,9 @@ def export(
 ) -> Artifact:
     """Write ``model`` (eval mode; it is folded on a copy) as ONNX to ``out`` and return the file as an ``Artifact``.
 
-    ``form``: what a detector's file gives, see ``Artifact``; "nms" by default. The batch dimension is free but in that
-    form: at batch 1 that costs no time in ONNX Runtime (under 1%, not resolved). The same model gives the same bytes
-    on the same day with the same versions of torch and onnxscript.
+    ``form``: what a detector's or a segmenter's file gives, see ``Artifact``; "nms" or "classes" by default. The batch
+    dimension is free but in "nms": at batch 1 that costs no time in ONNX Runtime (under 1%, not resolved). The same
+    model gives the same bytes on the same day with the same versions of torch and onnxscript.
 
     Raises ConfigurationError for a model in train mode, a precision other than float32 (which needs no
     ``calibration``), a form that the model has not, or an ``out`` that does not end in .onnx; ExportError when the
@@ -95,11 +96,20 @@ def _convert(model: Model, form: Form) -> ModelProto:
     if form == "nms":
         batch, free = 1, None
     image = torch.zeros(batch, size, size, 3, dtype=torch.uint8)
-    deployed = (Deployed(model) if form == "scores" else DeployedDetector(model, form)).eval()
-    outputs = EVERY_ANCHOR if form == "nms" else OUTPUTS[form]
-    proto = _to_onnx(deployed, (image,), [image_input(size).name], outputs, free)
+    outputs = OUTPUTS[form]
+    deployed: nn.Module
+    match form:
+        case "scores":
+            deployed, outputs = Deployed(model), OUTPUTS[form]
+        case "classes" | "logits":
+            deployed, outputs = DeployedSegmenter(model), OUTPUTS["logits"]
+        case _:
+            deployed, outputs = DeployedDetector(model, form), EVERY_ANCHOR if form == "nms" else OUTPUTS[form]
+    proto = _to_onnx(deployed.eval(), (image,), [image_input(size).name], outputs, free)
     if form == "nms" and isinstance(head, SSDHead):
         add_selection(proto, head.selection)
+    if form == "classes":
+        add_classes(proto, size)
     return proto
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from ..errors import ConfigurationError, ExportError, nearest
-from ..spec.heads import ClassifierHead, FasterRCNNHead, SSDHead
+from ..spec.heads import FasterRCNNHead, SSDHead, TaskName, task_of
 
 Answer = TypeVar("Answer")
 Run = Callable[[np.ndarray], list[np.ndarray]]  # uint8 images -> a file's outputs, in their order
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Session(Generic[Answer]):
     """A network ready to run on uint8 images [N, S, S, 3] (RGB).
 
-    A classifier's answers are float32 scores [N, classes], which sum to 1; a detector's a ``Found`` for each image.
+    A classifier's answers are float32 scores [N, classes], which sum to 1; a detector's a ``Found`` for each image; a
+    segmenter's the class of each pixel, uint8 [N, S, S].
     """
 
     runtime: str
@@ -70,22 +71,28 @@ class Runtime:
 def open_artifact(artifact: Artifact, *, threads: int = 1) -> Session[np.ndarray]:
     """A classifier's file, loaded into the runtime of its format with ``threads`` threads.
 
-    Raises ConfigurationError for a detector's file, when that runtime is not installed or threads is below 1,
+    Raises ConfigurationError for a file of another task, when that runtime is not installed or threads is below 1,
     ExportError when the runtime cannot load the file.
     """
-    if artifact.detects:
-        raise ConfigurationError(f"{artifact.path} is a detector; a classifier is needed here")
+    _check_task(str(artifact.path), artifact.task, "classify")
     return _session(artifact, threads, lambda run, images: run(images)[0])
 
 
 def open_detector(artifact: Artifact, *, threads: int = 1) -> Session[list[Found]]:
     """A detector's file of any form; boxes that the file itself does not select are selected here, in the same way.
 
-    Errors as ``open_artifact``, with the roles exchanged.
+    Errors as ``open_artifact``.
     """
-    if not artifact.detects:
-        raise ConfigurationError(f"{artifact.path} is a classifier; a detector is needed here")
+    _check_task(str(artifact.path), artifact.task, "detect")
     return _session(artifact, threads, _selected(artifact))
+
+
+def open_segmenter(artifact: Artifact, *, threads: int = 1) -> Session[np.ndarray]:
+    """A segmenter's file of any form. Errors as ``open_artifact``."""
+    _check_task(str(artifact.path), artifact.task, "segment")
+    if artifact.form == "classes":
+        return _session(artifact, threads, lambda run, images: run(images)[0])
+    return _session(artifact, threads, lambda run, images: run(images)[0].argmax(1).astype(np.uint8))
 
 
 def open_file(artifact: Artifact, *, threads: int = 1) -> Session[list[np.ndarray]]:
@@ -137,26 +144,41 @@ def _selected(artifact: Artifact) -> Callable[[Run, np.ndarray], list[Found]]:
 def open_model(model: Model, *, threads: int = 1) -> Session[np.ndarray]:
     """A classifier (eval mode) in torch: folded on a copy, channels-last, on the CPU, ``threads`` threads in each call.
 
-    Raises ConfigurationError for a detector, a model in train mode or threads below 1.
+    Raises ConfigurationError for a model of another task or in train mode, or threads below 1.
     """
-    if not isinstance(model.spec.head, ClassifierHead):
-        raise ConfigurationError(f"this {model.spec.backbone.name} is a detector; a classifier is needed here")
+    _check_task(f"this {model.spec.backbone.name}", task_of(model.spec.head), "classify")
     return _torch_session(model, threads, lambda logits: logits.softmax(1).numpy())
 
 
 def open_model_detector(model: Model, *, threads: int = 1) -> Session[list[Found]]:
-    """The same for a detector. Raises ConfigurationError for a classifier, and as ``open_model``."""
+    """The same for a detector."""
     from ..tasks.detection import found_in, to_arrays
 
-    if isinstance(model.spec.head, ClassifierHead):
-        raise ConfigurationError(f"this {model.spec.backbone.name} is a classifier; a detector is needed here")
+    _check_task(f"this {model.spec.backbone.name}", task_of(model.spec.head), "detect")
     return _torch_session(model, threads, lambda outputs: [to_arrays(found) for found in found_in(outputs)])
 
 
+def open_model_segmenter(model: Model, *, threads: int = 1) -> Session[np.ndarray]:
+    """The same for a segmenter."""
+    _check_task(f"this {model.spec.backbone.name}", task_of(model.spec.head), "segment")
+    return _torch_session(model, threads, lambda outputs: outputs.logits.argmax(1).byte().numpy())
+
+
 def open_any_model(model: Model, *, threads: int = 1) -> Session[np.ndarray] | Session[list[Found]]:
-    """Either of the two, as the model is."""
-    classifies = isinstance(model.spec.head, ClassifierHead)
-    return open_model(model, threads=threads) if classifies else open_model_detector(model, threads=threads)
+    """One of the three, as the model is."""
+    match task_of(model.spec.head):
+        case "classify":
+            return open_model(model, threads=threads)
+        case "detect":
+            return open_model_detector(model, threads=threads)
+        case "segment":
+            return open_model_segmenter(model, threads=threads)
+
+
+def _check_task(what: str, task: TaskName, wanted: TaskName) -> None:
+    nouns = {"classify": "a classifier", "detect": "a detector", "segment": "a segmenter"}
+    if task != wanted:
+        raise ConfigurationError(f"{what} is {nouns[task]}; {nouns[wanted]} is needed here")
 
 
 def _torch_session(model: Model, threads: int, answer: Callable[[Any], Answer]) -> Session[Answer]:

@@ -17,7 +17,7 @@ def card(report: BuildReport) -> str:
         "Results": [_results(report, view)],
         "Latency": [_latency(report)],
         "Preprocessing": [
-            _numbered(preprocessing_steps(report.spec.preprocessing)),
+            _numbered(preprocessing_steps(report.spec)),
             _fenced(snippet(report), "python"),
         ],
         "Classes": ["In the order of the outputs.", view.classes()],

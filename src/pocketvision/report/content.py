@@ -9,16 +9,16 @@ from ..data.check import noun
 from ..data.sources import Dataset
 from ..errors import ConfigurationError
 from ..exporting.artifact import Artifact
-from ..measuring.box_parity import BoxParity
 from ..measuring.latency import Latency
-from ..measuring.parity import Parity
+from ..measuring.parity import AnyParity
 from ..spec.cost import ModelCost, cost
 from ..spec.model import ModelSpec
 from ..spec.transform import as_folded
 from ..training.evaluate import ClassificationResult
 from ..training.evaluate_detection import DetectionResult
+from ..training.evaluate_segmentation import SegmentationResult
 
-EvaluationResult = ClassificationResult | DetectionResult
+EvaluationResult = ClassificationResult | DetectionResult | SegmentationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class BuildReport:
 
     ``result``: the accuracy of the exported file; ``measured_on`` says on which images and with what it was counted, as
     in "val split, model.onnx in onnxruntime". ``curve``: one mapping an epoch with ``epoch`` and any of ``train_loss``,
-    ``val_loss``, ``val_top1`` or ``val_map`` (0 to 1), ``lr``. ``advice``: on the training, from its curves.
+    ``val_loss``, ``lr`` and ``val_top1``, ``val_map`` or ``val_miou`` (0 to 1). ``advice``: on the training, from its
+    curves.
     ``weights``: where the training started, with the licence. ``seconds``: stage -> seconds.
     ``versions``: software -> version. Raises ConfigurationError for a result that does not fit the data.
     """
@@ -61,7 +62,7 @@ class BuildReport:
     measured_on: str
     result: EvaluationResult
     latency: tuple[Latency, ...]
-    parity: Parity | BoxParity | None = None
+    parity: AnyParity | None = None
     budget: tuple[Promise, ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
     candidates: tuple[Candidate, ...] = ()
@@ -96,7 +97,7 @@ class BuildReport:
         return cost(as_folded(self.spec))
 
     def counts(self) -> dict[str, Counter[int]]:
-        """Split -> label -> images, or boxes, for the splits that have any."""
+        """Split -> label -> images, or boxes, for the splits that have any; -1: images with masks."""
         splits = {"train": self.data.train, "val": self.data.val, "test": self.data.test}
         return {
             name: Counter(label for item in items for label in (item.boxes.labels if item.boxes else (item.label,)))
@@ -105,7 +106,7 @@ class BuildReport:
         }
 
 
-def parity_words(parity: Parity | BoxParity) -> str:
+def parity_words(parity: AnyParity) -> str:
     """What the comparison of the exported file with the trained network found."""
     images = f"{parity.n} {noun(parity.n, 'image')}"
     return f"The exported file and the trained network were run on {images}: {parity}."

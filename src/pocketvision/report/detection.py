@@ -173,7 +173,7 @@ def _jpeg(pixels: np.ndarray, errors: Errors, names: Sequence[str]) -> bytes:
     ]
     left, right = (draw(np.asarray(photo), sorted(marks, key=lambda mark: mark.faint)) for marks in (there, said))
     buffer = BytesIO()
-    Image.fromarray(side_by_side(left, right, ("in it", "found"))).save(buffer, "JPEG", quality=82)
+    Image.fromarray(side_by_side((left, right), ("in it", "found"))).save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 

@@ -57,7 +57,7 @@ def draw(image: np.ndarray, found: Sequence[Drawn]) -> np.ndarray:
     pen = ImageDraw.Draw(picture)
     unit = max(picture.size) / 640
     line = max(2, round(2 * unit))
-    font = _font(max(11, round((13 if len(found) <= MANY else 10) * unit)))
+    letters = font(max(11, round((13 if len(found) <= MANY else 10) * unit)))
     scaled = [(mark, _within([zoom * value for value in mark.corners], picture.size)) for mark in found]
     for mark, corners in reversed(scaled):
         width = max(1, line // 2) if mark.faint else line
@@ -67,26 +67,27 @@ def draw(image: np.ndarray, found: Sequence[Drawn]) -> np.ndarray:
     labelled = list[tuple[Drawn, Corners]]()
     for mark, corners in scaled:
         if mark.text and not mark.faint:
-            place = _place(corners, _extent(mark.text, font, line), picture.size, taken)
+            place = place_label(corners, extent(mark.text, letters, line), picture.size, taken)
             taken.append(place)
             labelled.append((mark, place))
     for mark, place in reversed(labelled):
         pen.rectangle(place, fill=colour(mark.label))
         middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-        pen.text(middle, mark.text, fill=_readable_on(colour(mark.label)), font=font, anchor="mm")
+        pen.text(middle, mark.text, fill=readable_on(colour(mark.label)), font=letters, anchor="mm")
     return np.asarray(picture)
 
 
-def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
-    """Two pictures of one size beside each other, each below its title: uint8 [H, W, 3]."""
-    height, width = left.shape[:2]
-    gap, font = max(4, width // 100), _font(max(13, width // 28))
-    head = round(1.6 * font.size)
-    picture = Image.new("RGB", (2 * width + gap, height + head), _PALE)
+def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Pictures of one size beside each other, each below its title: uint8 [H, W, 3]."""
+    height, width = pictures[0].shape[:2]
+    gap, letters = max(4, width // 100), font(max(13, width // 28))
+    head = round(1.6 * letters.size)
+    picture = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + head), _PALE)
     pen = ImageDraw.Draw(picture)
-    for x, pixels, title in ((0, left, titles[0]), (width + gap, right, titles[1])):
+    for number, (pixels, title) in enumerate(zip(pictures, titles, strict=True)):
+        x = number * (width + gap)
         picture.paste(Image.fromarray(pixels), (x, head))
-        pen.text((x + width / 2, head / 2), title, fill=_DARK, font=font, anchor="mm")
+        pen.text((x + width / 2, head / 2), title, fill=_DARK, font=letters, anchor="mm")
     return np.asarray(picture)
 
 
@@ -101,7 +102,7 @@ def colour(label: int) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _readable_on(background: str) -> str:
+def readable_on(background: str) -> str:
     """Black or white, whichever contrasts more (WCAG 2.2, relative luminance)."""
     parts = [int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
@@ -110,19 +111,20 @@ def _readable_on(background: str) -> str:
 
 
 @cache
-def _font(size: int) -> "FreeTypeFont":
+def font(size: int) -> "FreeTypeFont":
+    """The letters of all pictures, ``size`` pixels high."""
     import matplotlib as mpl
 
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _extent(text: str, font: "FreeTypeFont", margin: int) -> tuple[int, int]:
-    """Width and height of a label."""
+def extent(text: str, font: "FreeTypeFont", margin: int) -> tuple[int, int]:
+    """Width and height of the label ``text``, with ``margin`` around it."""
     ascent, descent = font.getmetrics()
     return round(font.getlength(text)) + 2 * margin + 2, ascent + descent + margin
 
 
-def _place(corners: Corners, extent: tuple[int, int], size: tuple[int, int], taken: Sequence[Corners]) -> Corners:
+def place_label(corners: Corners, extent: tuple[int, int], size: tuple[int, int], taken: Sequence[Corners]) -> Corners:
     """Where a label of ``extent`` stands: above its box, below, beside or in it; of these where it covers least of the
     other labels, and of its own box if that is small."""
     x1, y1, x2, y2 = corners

@@ -77,7 +77,7 @@ def _use(report: BuildReport) -> Html:
     return join(
         [
             tag("p", "The model sees what it was trained on only when the app prepares a photo in exactly this way:"),
-            tag("ol", *(tag("li", step) for step in preprocessing_steps(report.spec.preprocessing))),
+            tag("ol", *(tag("li", step) for step in preprocessing_steps(report.spec))),
             tag("pre", tag("code", snippet(report))),
             tag(
                 "details",
@@ -128,7 +128,8 @@ def _training(report: BuildReport) -> Html:
 def _data(report: BuildReport) -> Html:
     data, counts = report.data, report.counts()
     total = [tag("b", "all"), *(tag("b", f"{split.total():,}") for split in counts.values())]
-    rows = [[name, *(f"{split[index]:,}" for split in counts.values())] for index, name in enumerate(data.classes)]
+    named = () if data.task == "segment" else enumerate(data.classes)  # an image has several
+    rows = [[name, *(f"{split[index]:,}" for split in counts.values())] for index, name in named]
     parts: list[object] = [
         tag("p", tag("b", data.name), f": {data.description}"),
         table(["class", *counts], [total, *rows], "l" + "r" * len(counts)),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CELL_NUMBERS_UP_TO, NAMES_UP_TO = 25, 150
 LABEL_LENGTH = 22
-SHARES = {"val_top1": "top-1, %", "val_map": "mAP, %"}  # of a curve, 0 to 1
+SHARES = {"val_top1": "top-1, %", "val_map": "mAP, %", "val_miou": "mIoU, %"}  # of a curve, 0 to 1
 _STYLES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 144  # a picture is shown at 96 pixels an inch or smaller, so it stays sharp on a fine screen
 
@@ -40,6 +40,7 @@ def curve_plots(curve: Sequence[Mapping[str, float]], theme: Theme) -> dict[str,
         "Loss": {"training": "train_loss", "validation": "val_loss"},
         "Accuracy on the validation split": {"validation": "val_top1"},
         "mAP on the validation split": {"validation": "val_map"},
+        "mIoU on the validation split": {"validation": "val_miou"},
         "Learning rate": {"learning rate": "lr"},
     }
     drawn = dict[str, bytes]()

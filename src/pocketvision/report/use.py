@@ -2,27 +2,37 @@
 
 import json
 
-from ..spec.model import Preprocessing
+from ..spec.heads import task_of
+from ..spec.model import ModelSpec
 from .content import BuildReport
 
 
-def preprocessing_steps(p: Preprocessing) -> list[str]:
+def preprocessing_steps(spec: ModelSpec) -> list[str]:
     """The preprocessing in words and numbers, for whoever writes the app."""
+    p = spec.preprocessing
+    after = list[str]()
+    match task_of(spec.head):
+        case "detect":
+            after.append(
+                f"Boxes come in pixels of that square: times width / {p.size} and height / {p.size} they are the "
+                "photo's."
+            )
+        case "segment":
+            after.append(
+                "The file gives the class of each pixel of that square: enlarge it to the photo's size without "
+                "mixing classes (nearest neighbour)."
+            )
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (p.mean, p.std))
     how = f"{p.interpolation}, with antialiasing (as in Pillow; OpenCV's INTER_LINEAR has none)"
     inside = f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std})"
     upright = "turn it upright by its EXIF orientation, put transparent parts on white, and make it RGB"
     if p.fit == "stretch":
         resized = [f"Resize all of it to {p.size} × {p.size} pixels, each side by itself: {how}."]
-        after = [
-            f"Boxes come in pixels of that square: times width / {p.size} and height / {p.size} they are the photo's."
-        ]
     else:
         resized = [
             f"Resize it to {p.resize} pixels on the short side, the long one in proportion (rounded): {how}.",
             f"Cut out the central {p.size} × {p.size} pixels.",
         ]
-        after = []
     return [
         f"Take a photo of 8 bits a channel (scale one of 16 bits to 8 first), {upright}.",
         *resized,
@@ -37,7 +47,8 @@ def snippet(report: BuildReport) -> str:
     p = report.spec.preprocessing
     file, name = map(json.dumps, (report.artifact.path.name, report.artifact.input.name))
     values = {"size": p.size, "resize": p.resize, "how": p.interpolation.upper(), "file": file, "input": name}
-    return (_BEGIN + (_BOXES if report.artifact.detects else _SCORES)).format(**values)
+    ends = {"classify": _SCORES, "detect": _BOXES, "segment": _CLASSES}
+    return (_BEGIN + ends[report.artifact.task]).format(**values)
 
 
 _BEGIN = """\
@@ -65,4 +76,14 @@ names = session.get_modelmeta().custom_metadata_map["labels"].split("\\n")
 for box, score, label in zip((boxes * scale).round(), scores, labels):
     if score >= 0.25:
         print(names[label], score, *box)  # x1, y1, x2, y2 in pixels of the photo
+"""
+_CLASSES = """\
+session = onnxruntime.InferenceSession({file}, providers=["CPUExecutionProvider"])
+pixels = np.asarray(photo.resize(({size}, {size}), Image.Resampling.{how}))
+classes = session.run(None, {{{input}: pixels[None]}})[0][0]  # of each pixel the number of its class, uint8
+mask = Image.fromarray(classes).resize(photo.size, Image.Resampling.NEAREST)
+mask.save("mask.png")
+names = session.get_modelmeta().custom_metadata_map["labels"].split("\\n")
+for index, pixels in zip(*np.unique(mask, return_counts=True)):
+    print(names[index], pixels / np.size(mask))  # its share of the photo
 """

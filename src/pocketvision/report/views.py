@@ -4,10 +4,12 @@ from typing import Any, Protocol
 
 from ..training.evaluate import ClassificationResult
 from ..training.evaluate_detection import DetectionResult
+from ..training.evaluate_segmentation import SegmentationResult
 from .classification import ClassificationView
 from .content import BuildReport
 from .detection import DetectionView
 from .html import Html
+from .segmentation import SegmentationView
 
 
 class View(Protocol):
@@ -50,3 +52,5 @@ def view_of(report: BuildReport) -> View:
             return ClassificationView(report, report.result)
         case DetectionResult():
             return DetectionView(report, report.result)
+        case SegmentationResult():
+            return SegmentationView(report, report.result)
