@@ -65,16 +65,17 @@ def fit_masks(
     legend = _legend(found, legend, of_train)
     fitted, notes, areas = list[Record](), list(found.notes), dict[str, np.ndarray]()
     for record, look in seen:
-        turn = _turn(record, look.size, sizes[record.image])
+        turn, unlisted = _turn(record, look.size, sizes[record.image]), _unlisted(legend, look)
         area = _areas(legend, look)
         if isinstance(turn, str):
             unfit.append((record.image, turn))
         elif not area[:-1].any():
-            unfit.append((record.image, f"its mask {record.mask_file}: all of it is void"))
+            why = f" ({unlisted}, which no class has)" if unlisted else ""
+            unfit.append((record.image, f"its mask {record.mask_file}: all of it is void{why}"))
         else:
             if turn != 1:
                 notes.append(Note(record.image, "turned", "its mask is for the image as stored, before EXIF turns it"))
-            if unlisted := _unlisted(legend, look):
+            if unlisted:
                 notes.append(Note(record.image, "unlisted", unlisted))
             mask = Mask(record.mask_file, legend.values, sizes[record.image], legend.colours, turn)
             fitted.append(replace(record, mask=mask))

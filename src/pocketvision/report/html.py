@@ -81,10 +81,10 @@ def thumbnail(file: str, description: str) -> Html:
     return small(image, description)
 
 
-def small(image: Image.Image, description: str) -> Html:
-    """A picture, small, inside the page."""
+def small(image: Image.Image, description: str, side: int = THUMBNAIL) -> Html:
+    """A picture inside the page, of at most ``side`` pixels."""
     tiny = max(image.size) < 64
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     buffer = BytesIO()
     image.save(buffer, format="PNG" if tiny else "JPEG", quality=85)
     uri = data_uri(buffer.getvalue(), "png" if tiny else "jpeg")
