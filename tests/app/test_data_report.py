@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -83,3 +84,35 @@ def test_a_page_of_boxes(tmp_path: Path):
     assert "Boxes that were changed or left out" in page
     assert "train, 2 boxes" in page
     assert "Labels to look at" not in page
+
+
+def test_page_of_masks(tmp_path: Path):
+    """A set that has boxes too: the masks are looked at on request, and the page shows them."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 1)):
+        for number in range(count):
+            for kind in ("images", "masks"):
+                (tmp_path / split / kind).mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (40, 60, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{split}/images/{number}.png")
+            mask = np.zeros((40, 60), np.uint8)
+            mask[:, 30 + number :], mask[:2] = 1, 255
+            Image.fromarray(mask).save(tmp_path / f"{split}/masks/{number}.png")
+    (tmp_path / "classes.txt").write_text("sea\n<land>\n")
+    images = [{"id": 0, "file_name": "images/0.png", "width": 60, "height": 40}]
+    boxes = [{"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 1, 20, 20]}]
+    text = json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "ship"}]})
+    for split in ("train", "val"):
+        (tmp_path / split / "boxes.json").write_text(text)
+    assert data_report(tmp_path, out=tmp_path / "boxes.html").counts["train"] == {"ship": 1}
+    report = data_report(tmp_path, out=tmp_path / "page.html", task="segment")
+    assert report.counts["train"] == {"sea": 5, "<land>": 5}
+    assert report.shares == pytest.approx({"sea": 160 / 300, "<land>": 140 / 300})
+    assert report.next_step.endswith("--head lraspp")
+    assert "of train's pixels: sea 53.3%, <land> 46.7%" in str(report)
+    page = report.page.read_text()
+    assert page.count('<figure><img class="tiny"') == 5
+    assert "&lt;land&gt; 47.5%, sea 47.5%, void 5.0%" in page
+    assert "<land>" not in page
+    assert "share of train&#x27;s pixels" in page
+    assert json.loads(json.dumps(report.to_dict()))["shares"]["sea"] == pytest.approx(0.533333)

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..data.check import Finding, class_counts, noun
 from ..data.mask_check import class_shares
 from ..data.sources import Dataset, Item
+from .data_masks import masked_images
 from .html import Html, document, join, table, tag, thumbnail
 
 GROUPS, SUSPECTS, PER_GROUP, LISTED = 30, 60, 6, 200  # shown at most
@@ -27,8 +28,10 @@ def data_page(
     """The whole page. ``suspects``: image, split, label, looks_like and probability; ``how`` they were found."""
     labels = {item.image: _contents(item, dataset.classes) for item in dataset.items}
     splits = {item.image: split for split in ("train", "val", "test") for item in getattr(dataset, split)}
-    where = {image: f"{split}, {labels[image]}" for image, split in splits.items()}
+    where = {image: ", ".join(filter(None, [split, labels[image]])) for image, split in splits.items()}
     sections = [("What was found", _list(findings))]
+    if dataset.task == "segment":
+        sections.append(("Images with their masks", masked_images(dataset)))
     for kind, title in _TITLES.items():
         found = [finding for finding in findings if finding.kind == kind]
         sections.append((title, join(_finding(dataset, finding, where) for finding in found)))
@@ -41,7 +44,7 @@ def data_page(
 
 def _contents(item: Item, classes: Sequence[str]) -> str:
     if item.mask:
-        return "with a mask"
+        return ""
     if item.boxes is None:
         return classes[item.label]
     return f"{len(item.boxes.labels)} {'box' if len(item.boxes.labels) == 1 else 'boxes'}"

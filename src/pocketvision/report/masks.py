@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ..data.masks import VOID
 from .drawing import SMALLEST, Corners, colour, extent, font, place_label, readable_on
+from .html import Html, join
 from .plots import axis_labels
 
 BACKGROUNDS = {"background", "_background_", "bg"}  # names of what is nothing in particular
@@ -24,6 +25,14 @@ def colours(classes: Sequence[str]) -> tuple[str, ...]:
 def is_background(name: str) -> bool:
     """Whether a class is called as what is nothing in particular."""
     return name.lower() in BACKGROUNDS
+
+
+def chips(classes: Sequence[str]) -> list[Html]:
+    """Each class's name behind its colour."""
+    return [
+        join([Html(f'<span class="chip" style="background:{shade}"></span>'), name], "")
+        for name, shade in zip(classes, colours(classes), strict=True)
+    ]
 
 
 def palette_png(mask: np.ndarray, classes: Sequence[str]) -> bytes:

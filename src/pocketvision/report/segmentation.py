@@ -20,7 +20,7 @@ from . import markdown
 from .content import BuildReport, percent
 from .drawing import side_by_side
 from .html import Html, data_uri, html, join, picture, table, tag
-from .masks import colours, tinted
+from .masks import chips, tinted
 from .plots import DARK, LIGHT, confusion_plot
 
 SHOWN = 12  # images at most
@@ -53,14 +53,14 @@ class SegmentationView:
 
     def accuracy(self) -> Html:
         """Each class, and what is taken for what."""
-        chips = _chips(self.result.classes)
+        names = chips(self.result.classes)
 
         def bar(share: float | None) -> Html:
             return join([percent(share), Html(f'<span class="bar"><i style="width:{share or 0:.1%}"></i></span>')], " ")
 
         ranked = sorted(enumerate(self.result.table()), key=lambda line: (line[1]["iou"] is None, line[1]["iou"]))
         rows = [
-            (i, chips[i], bar(row["iou"]), *(percent(row[key]) for key in ("recall", "precision", "share")))
+            (i, names[i], bar(row["iou"]), *(percent(row[key]) for key in ("recall", "precision", "share")))
             for i, row in ranked
         ]
         pairs = [
@@ -116,7 +116,7 @@ class SegmentationView:
             f"The {len(shown)} of {self.result.n} images with the lowest mean IoU of their own. Look for wrong masks "
             "first. Pale in the truth: pixels that do not count."
         )
-        legend = tag("ul", *(tag("li", chip) for chip in _chips(self.result.classes)), class_="legend")
+        legend = tag("ul", *(tag("li", chip) for chip in chips(self.result.classes)), class_="legend")
         figures = (_figure(one, self.result.classes) for one in shown)
         return join([tag("p", text), legend, tag("div", *figures, class_="misses")])
 
@@ -153,14 +153,6 @@ class SegmentationView:
             "which are thin in it are lost and borders are no finer. The accuracy holds for photos like those it "
             f"was measured on, and the latency for the machine above.{unsure}"
         )
-
-
-def _chips(classes: Sequence[str]) -> list[Html]:
-    """Each class's name behind its colour."""
-    return [
-        join([Html(f'<span class="chip" style="background:{shade}"></span>'), name], "")
-        for name, shade in zip(classes, colours(classes), strict=True)
-    ]
 
 
 def _figure(one: Labelled, classes: Sequence[str]) -> Html:
