@@ -107,11 +107,13 @@ def test_the_file_finds_what_the_run_found(run: dict, squares: Path):
 
 def test_a_run_at_another_size_and_at_several_scales(run: dict, squares: Path):
     larger = answer("evaluate", run["run"], squares, "--imgsz", 96)
+    file = answer("export", run["run"], "--imgsz", 96)["artifact"]
+    assert Path(file).name == "best-96.onnx"
+    assert answer("evaluate", file, squares)["confusion"] == larger["confusion"]
     several = answer("evaluate", run["run"], squares, "--multi-scale")
     assert 0.3 < larger["value"] != run["value"]
     assert several["runtime"].startswith("torch") and several["value"] > 0.5
     assert several["confusion"] != answer("evaluate", run["run"], squares)["confusion"]
-    file = next(Path(run["run"]).glob("weights/*.onnx"))
     assert "whose input size is fixed" in failure("evaluate", file, squares, "--imgsz", 64)
     assert "--multi-scale is for runs" in failure("evaluate", file, squares, "--multi-scale")
 

@@ -55,6 +55,7 @@ def test_counts_by_hand(items: list[Item]):
     accuracy = 1400 / 1528
     assert result.metrics == pytest.approx({"miou": float(np.mean(ious)), "pixel_accuracy": accuracy})
     assert (result.n, result.metric, result.value) == (2, "miou", result.metrics["miou"])
+    assert result.pixel_accuracy == accuracy
     rows = result.table()
     assert rows[0] == pytest.approx(
         {"class": "sky", "iou": ious[0], "precision": ious[0], "recall": 1, "share": 700 / 1528}

@@ -217,13 +217,14 @@ def export(
             "segmenter, classes (default): each pixel's class; logits: what it is chosen from"
         ),
     ] = None,
+    imgsz: Size = None,
     out: Annotated[Path | None, typer.Option(help="File to write; beside the weights by default")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fold, convert and check a trained model."""
     from .commands import export as run
 
-    result = run(source, to=to, outputs=outputs, out=out)
+    result = run(source, to=to, outputs=outputs, imgsz=imgsz, out=out)
     _print(result.to_dict(), str(result), as_json)
 
 

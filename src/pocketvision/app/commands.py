@@ -18,7 +18,7 @@ from ..report.content import EvaluationResult
 from ..spec.heads import task_of
 from ..spec.model import ModelSpec
 from ..training.checkpoint import load_model
-from ..training.evaluate_segmentation import SCALES, SegmentationResult, evaluate_segmenter
+from ..training.evaluate_segmentation import SCALES, evaluate_segmenter
 from ..training.evaluate_segmentation import multi_scale as at_scales
 from .accuracy import accuracy_of
 from .predict import predict_files
@@ -36,7 +36,7 @@ class Evaluation:
     source: str
     runtime: str
     split: str
-    result: EvaluationResult | SegmentationResult
+    result: EvaluationResult
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -206,21 +206,28 @@ class Export:
 
 
 def export(
-    source: str | Path, *, to: Sequence[str] = ("onnx",), outputs: Form | None = None, out: Path | None = None
+    source: str | Path,
+    *,
+    to: Sequence[str] = ("onnx",),
+    outputs: Form | None = None,
+    imgsz: int | None = None,
+    out: Path | None = None,
 ) -> Export:
     """Fold and convert a run or a weights file, and compare the file with the model on the run's own images.
 
     ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a segmenter
-    "classes" (default) or "logits". Raises ConfigurationError for an unknown format or outputs that the network has
-    not, ExportError when the file does not compute what the model does.
+    "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such a file has the size in
+    its name. Raises ConfigurationError for an unknown format or outputs that the network has not, ExportError when the
+    file does not compute what the model does.
     """
     for name in to:
         if name != "onnx":
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, ['onnx'])}")
     if is_artifact(source) or not Path(source).exists():
         raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
-    model, path = load_model(source), weights_file(source)
-    artifact, parity = export_checked(model, out or path.with_suffix(".onnx"), split_file(source), outputs)
+    model, path = resized(load_model(source), imgsz), weights_file(source)
+    beside = path.with_suffix(".onnx") if imgsz is None else path.with_name(f"{path.stem}-{imgsz}.onnx")
+    artifact, parity = export_checked(model, out or beside, split_file(source), outputs)
     return Export((artifact,), (parity,))
 
 

@@ -56,6 +56,11 @@ class SegmentationResult:
         return self.metrics.get("miou", 0.0)
 
     @property
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels that are right, 0 to 1."""
+        return self.metrics.get("pixel_accuracy", 0.0)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """``miou`` and ``pixel_accuracy``, 0 to 1; absent where no pixel counts."""
         return scores(self.confusion)
