@@ -172,7 +172,8 @@ def _figure(one: Labelled, classes: Sequence[str]) -> Html:
 def _jpeg(pixels: np.ndarray, truth: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> bytes:
     photo = Image.fromarray(pixels)
     photo = photo.resize([max(1, round(side * SIDE / max(photo.size))) for side in photo.size])
-    pictures = (photo, *(tinted(photo, mask, classes, TINT) for mask in (enlarged(truth, photo.size), found)))
+    grey = photo.convert("L").convert("RGB")  # so that all colours are classes
+    pictures = (photo, *(tinted(grey, mask, classes, TINT) for mask in (enlarged(truth, photo.size), found)))
     buffer = BytesIO()
     joined = side_by_side([np.asarray(one) for one in pictures], ("image", "what is in it", "found"))
     Image.fromarray(joined).save(buffer, "JPEG", quality=82)
@@ -180,9 +181,10 @@ def _jpeg(pixels: np.ndarray, truth: np.ndarray, found: np.ndarray, classes: Seq
 
 
 def _words(one: Labelled, truth: np.ndarray, classes: Sequence[str]) -> str:
-    """As in: mean IoU 41.2%; fence 0.0%, pole 12.5%, car 33.1%."""
+    """As in: mean IoU 41.2%; lowest: fence (0.0%), pole (12.5%), car (33.1%)."""
     height, width = truth.shape
     full = torch.from_numpy(enlarged(one.found, (width, height)))
     iou = ious(confusion(torch.from_numpy(truth), full, len(classes)).numpy())
     worst = [index for index in np.argsort(iou)[:WORST] if iou[index] < 1]  # classes that are not there come last
-    return f"mean IoU {percent(one.iou)}; " + ", ".join(f"{classes[i]} {percent(float(iou[i]))}" for i in worst)
+    named = ", ".join(f"{classes[index]} ({percent(float(iou[index]))})" for index in worst)
+    return f"mean IoU {percent(one.iou)}; lowest: {named}"

@@ -84,6 +84,6 @@ classes = session.run(None, {{{input}: pixels[None]}})[0][0]  # of each pixel th
 mask = Image.fromarray(classes).resize(photo.size, Image.Resampling.NEAREST)
 mask.save("mask.png")
 names = session.get_modelmeta().custom_metadata_map["labels"].split("\\n")
-for index, pixels in zip(*np.unique(mask, return_counts=True)):
-    print(names[index], pixels / np.size(mask))  # its share of the photo
+for name, pixels in zip(names, np.bincount(np.ravel(mask), minlength=len(names))):
+    print(name, pixels / (mask.width * mask.height))  # its share of the photo
 """
