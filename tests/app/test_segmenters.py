@@ -15,6 +15,7 @@ from pocketvision.app.cli import app
 from pocketvision.app.network import natural_size
 from pocketvision.data.sources import load_split, open_dataset
 from pocketvision.errors import PocketvisionError
+from pocketvision.exporting.artifact import Artifact
 from pocketvision.spec.heads import DeepLabV3Head, LRASPPHead
 from pocketvision.training.checkpoint import SPLIT, load_model
 
@@ -208,3 +209,19 @@ def test_advice_is_for_classifiers_and_says_so(run: dict, squares: Path):
         "advise", squares
     )
     assert "is a run to segment" in failure("advise", run["run"])
+
+
+@pytest.mark.parametrize("outputs", ["classes", "logits"])
+def test_each_form_is_what_was_trained(run: dict, tmp_path: Path, outputs: str):
+    """On the run's own validation images, most of whose pixels are no ties."""
+    exported = answer("export", run["run"], "--outputs", outputs, "--out", tmp_path / f"{outputs}.onnx")
+    parity = exported["parity"]
+    assert (parity["n"], parity["agreement"]) == (16, 1) and parity["ties"] < 0.02
+    assert parity["max_error"] is None if outputs == "classes" else parity["max_error"] < 1e-5
+    assert Artifact.load(exported["artifact"]).form == outputs
+
+
+def test_outputs_of_another_task_are_refused(run: dict, tmp_path: Path):
+    said = failure("export", run["run"], "--outputs", "dense", "--out", tmp_path / "x.onnx")
+    assert "LRASPPHead cannot be exported as 'dense'; valid: classes, logits" in said
+    assert not list(tmp_path.iterdir())
