@@ -35,7 +35,8 @@ from torch import nn
 
 from pocketvision.data.image import SUFFIXES
 from pocketvision.data.transforms import load_prepared
-from pocketvision.exporting.artifact import Artifact, Form
+from pocketvision.exporting.artifact import Artifact
+from pocketvision.exporting.contract import Form
 from pocketvision.exporting.onnx import export
 from pocketvision.measuring.latency import measure
 from pocketvision.measuring.machine import load_average, this_machine

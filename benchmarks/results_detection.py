@@ -65,7 +65,7 @@ def _claims() -> str:
         ["Training at the low resolution: 5 points more than small images in the large model", "S0 (H13)", here]
     )
     here = _mosaic(found["runs"]) if found else NOT_RUN
-    rows.append(["Mosaic helps small sets: no source says so, a peer does it by default", "arXiv:2004.10934 §3.3", here])
+    rows.append(["Mosaic helps small sets: no source says so, a peer does it", "arXiv:2004.10934 §3.3", here])
     return text + table(("Claim", "where", "here"), rows, 3)
 
 

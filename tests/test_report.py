@@ -16,7 +16,8 @@ from PIL import Image
 from pocketvision.data.sources import Dataset, Item, Skipped
 from pocketvision.data.transforms import load_prepared
 from pocketvision.errors import ConfigurationError
-from pocketvision.exporting.artifact import Artifact, Created, image_input, outputs_of
+from pocketvision.exporting.artifact import Artifact
+from pocketvision.exporting.contract import Created, image_input, outputs_of
 from pocketvision.measuring.latency import Latency
 from pocketvision.measuring.machine import Machine
 from pocketvision.measuring.parity import Parity

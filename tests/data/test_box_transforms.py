@@ -24,7 +24,7 @@ from pocketvision.data.box_transforms import (
 from pocketvision.data.boxes import Boxes
 from pocketvision.data.transforms import Augment, prepare
 from pocketvision.errors import ConfigurationError
-from pocketvision.exporting.artifact import describe_input
+from pocketvision.exporting.contract import describe_input
 from pocketvision.spec.model import Preprocessing, from_json, to_json
 from pocketvision.training.recipe import Recipe, from_dict
 

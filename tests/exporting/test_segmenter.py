@@ -10,7 +10,8 @@ import torch
 
 from pocketvision.errors import ConfigurationError
 from pocketvision.exporting import onnx
-from pocketvision.exporting.artifact import Artifact, Form
+from pocketvision.exporting.artifact import Artifact
+from pocketvision.exporting.contract import Form
 from pocketvision.nn.model import Model, build
 from pocketvision.spec.heads import ClassifierHead
 from pocketvision.spec.model import BackboneSpec, ModelSpec

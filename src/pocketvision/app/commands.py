@@ -8,7 +8,8 @@ from typing import Any
 
 from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
-from ..exporting.artifact import Artifact, Form
+from ..exporting.artifact import Artifact
+from ..exporting.contract import Form
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
 from ..measuring.parity import AnyParity

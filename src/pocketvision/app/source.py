@@ -12,7 +12,8 @@ from ..data.sources import load_split
 from ..data.transforms import load_prepared
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting import onnx
-from ..exporting.artifact import FORMATS, Artifact, Form
+from ..exporting.artifact import FORMATS, Artifact
+from ..exporting.contract import Form
 from ..measuring.parity import AnyParity, check_parity
 from ..nn.model import Model
 from ..spec.transform import with_size

@@ -1,56 +1,29 @@
-"""``Artifact``: an exported file and everything that a program needs to run it, read from the file itself."""
+"""``Artifact``: an exported network, its files and its contract."""
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from ..errors import ConfigurationError, ExportError, nearest
-from ..spec.heads import FasterRCNNHead, Head, SSDHead, TaskName, task_of
-from ..spec.model import ModelSpec, Preprocessing, from_data, to_data
+from ..errors import ConfigurationError, ExportError
+from ..files import write_text
+from ..spec.heads import TaskName, task_of
+from ..spec.model import ModelSpec, from_data
+from .contract import OUTPUTS, Corners, Created, Form, TensorInfo, contract_path, describe_input
 
-CONTRACT, SEAL, ANCHORS = "pocketvision", "sha256", "anchors"  # keys of a file's metadata
+CONTRACT, SEAL, ANCHORS = "pocketvision", "sha256", "anchors"  # keys of an ONNX file's metadata
 UNSEALED = "unsealed".ljust(64, "-")
-FORMATS = {".onnx": "onnx"}
-Form = Literal["scores", "nms", "dense", "raw", "classes", "logits"]
-# What the outputs of each form are called. Boxes and scores are never one tensor: they would share a scale in int8.
-OUTPUTS: dict[Form, tuple[str, ...]] = {
-    "scores": ("scores",),
-    "nms": ("boxes", "scores", "labels"),
-    "dense": ("boxes", "scores"),
-    "raw": ("logits", "codes"),
-    "classes": ("classes",),
-    "logits": ("logits",),
+FORMATS = {
+    ".onnx": "onnx",
+    ".tflite": "litert",
+    ".pte": "executorch",
+    ".xml": "openvino",
+    ".param": "ncnn",
+    ".mlpackage": "coreml",
 }
-FORMS_OF: dict[TaskName, tuple[Form, ...]] = {  # the first is what is exported where none is asked for
-    "classify": ("scores",),
-    "detect": ("nms", "dense", "raw"),
-    "segment": ("classes", "logits"),
-}
-Corners = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """An input or output: ``shape`` has None where any size goes; ``layout`` names the axes, such as "NHWC"."""
-
-    name: str
-    dtype: str
-    layout: str
-    shape: tuple[int | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """What made the file and on which day (UTC, or the day of SOURCE_DATE_EPOCH for reproducible builds)."""
-
-    pocketvision: str
-    torch: str
-    date: str
+WEIGHTS = {"openvino": ".bin", "ncnn": ".bin"}  # formats whose weights are a file of their own beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +31,13 @@ class Artifact:
     """An exported network and its contract.
 
     Input: RGB pixels 0 to 255, resized by the caller as ``spec.preprocessing`` says (``data.transforms.prepare``);
-    scaling and normalisation are in the file. Output of a classifier: one score per class of ``labels``, summing to 1.
+    scaling and normalisation are in the file, unless ``input`` is of float numbers. Output of a classifier: one score
+    per class of ``labels``, summing to 1.
     Of a detector, as its ``form`` says: "nms": ``boxes`` [M, 4] (x1, y1, x2, y2 in pixels of the input), ``scores`` [M]
     and ``labels`` [M] of the one image, best first; "dense": ``boxes`` [N, A, 4] and ``scores`` [N, A, classes] of all
     anchors; "raw": ``logits`` [N, A, 1 + classes] (first the background's) and ``codes`` [N, A, 4], relative to the
-    ``anchors`` [A, 4], which are in the file's metadata. Of a segmenter: "classes": the class of each pixel of the
-    input, uint8 [N, S, S]; "logits": [N, classes, S, S]. ``sha256`` is the digest of the file.
+    ``anchors`` [A, 4], which are in the contract. Of a segmenter: "classes": the class of each pixel of the
+    input, uint8 [N, S, S]; "logits": [N, classes, S, S]. ``sha256`` is the digest of the file at ``path``.
     """
 
     path: Path
@@ -78,26 +52,20 @@ class Artifact:
 
     @classmethod
     def load(cls, path: Path | str) -> "Artifact":
-        """Read a file that an exporter of this package wrote.
+        """Read a file that an exporter of this package wrote; ONNX holds its contract itself, others have it beside
+        them (``contract.contract_path``).
 
         Raises ExportError, with the path, for a file that is missing, damaged or of other origin.
         """
         path = Path(path)
         if path.suffix not in FORMATS:
             raise ExportError(f"{path} is not an exported model; known file types: {', '.join(FORMATS)}")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ExportError(f"cannot read {path}: {error.strerror}; give the path of an exported model") from None
-        metadata = _onnx_metadata(path, content)
-        if CONTRACT not in metadata:
-            raise ExportError(
-                f"{path} was not exported by pocketvision, so its preprocessing and labels are unknown; "
-                "export the model with pocketvision"
-            )
-        if not _seal_holds(content, metadata.get(SEAL, "")):
-            raise ExportError(f"{path} is damaged, or was edited after the export; export the model again")
-        return _from_contract(path, metadata, hashlib.sha256(content).hexdigest())
+        return _load_onnx(path) if path.suffix == ".onnx" else _load_beside(path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file at ``path`` and, where the format has them apart, its weights."""
+        return files_of(self.path)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -128,71 +96,39 @@ class Artifact:
 
     @property
     def size_mb(self) -> float:
-        """Size of the file in MB (10^6 bytes)."""
-        return self.path.stat().st_size / 1e6
+        """Size of the files in MB (10^6 bytes)."""
+        return sum(part.stat().st_size for file in self.files for part in _parts(file)) / 1e6
 
 
-def image_input(size: int, batch: int | None = None) -> TensorInfo:
-    """The input of every artifact: uint8 images, channels last; ``batch`` None: any number of them."""
-    return TensorInfo("image", "uint8", "NHWC", (batch, size, size, 3))
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files of the exported network at ``path``."""
+    suffix = WEIGHTS.get(FORMATS[path.suffix])
+    return (path, path.with_suffix(suffix)) if suffix else (path,)
 
 
-def check_form(head: Head, form: Form | None) -> Form:
-    """The form in which a network with ``head`` is exported, the first of its task's where none is given.
-
-    Raises ConfigurationError for one that it has not.
-    """
-    valid = FORMS_OF[task_of(head)]
-    if isinstance(head, FasterRCNNHead):  # it selects boxes twice; there are no anchors that a program could decode
-        valid = ("nms",)
-    if form is not None and form not in valid:
-        raise ConfigurationError(f"a {type(head).__name__} cannot be exported as {form!r}; {nearest(form, valid)}")
-    return form or valid[0]
+def finish(path: Path, contract: dict[str, Any]) -> Artifact:
+    """Write the contract (``contract_of``) of the files at ``path`` beside them; the exported network that they are."""
+    digests = {file.name: _digest(file) for file in files_of(path)}
+    content = {"format": FORMATS[path.suffix], "files": digests, **contract}
+    try:
+        write_text(contract_path(path), json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise ExportError(f"cannot write {contract_path(path)}: {error.strerror}; choose another place") from None
+    return Artifact.load(path)
 
 
-def outputs_of(form: Form, classes: int, size: int, anchors: int = 0) -> tuple[TensorInfo, ...]:
-    """The outputs of a file for images of ``size`` x ``size`` pixels; see ``Artifact``."""
-    shapes: dict[Form, tuple[tuple[str, tuple[int | None, ...]], ...]] = {
-        "scores": (("NC", (None, classes)),),
-        "nms": (("M4", (None, 4)), ("M", (None,)), ("M", (None,))),
-        "dense": (("NA4", (None, anchors, 4)), ("NAC", (None, anchors, classes))),
-        "raw": (("NAC", (None, anchors, 1 + classes)), ("NA4", (None, anchors, 4))),
-        "classes": (("NHW", (None, size, size)),),
-        "logits": (("NCHW", (None, classes, size, size)),),
-    }
-    dtypes = {"labels": "int64", "classes": "uint8"}
-    return tuple(
-        TensorInfo(name, dtypes.get(name, "float32"), layout, shape)
-        for name, (layout, shape) in zip(OUTPUTS[form], shapes[form], strict=True)
-    )
-
-
-def created_now() -> Created:
-    """The versions at work and today's date."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return Created(version("pocketvision"), version("torch"), now.date().isoformat())
-
-
-def to_metadata(spec: ModelSpec, precision: str, form: Form, anchors: tuple[Corners, ...] = ()) -> dict[str, str]:
-    """What an exporter writes into its file: JSON for ``Artifact.load``, a place for the seal, and keys for people."""
+def to_metadata(contract: dict[str, Any], spec: ModelSpec) -> dict[str, str]:
+    """What goes into an ONNX file: the contract for ``Artifact.load``, a place for the seal, and keys for people."""
     preprocessing = spec.preprocessing
-    contract = {
-        "precision": precision,
-        "spec": to_data(spec),
-        "input": asdict(image_input(preprocessing.size, 1 if form == "nms" else None)),
-        "outputs": [asdict(output) for output in outputs_of(form, spec.head.classes, preprocessing.size, len(anchors))],
-        "created": asdict(created_now()),
-    }
     described = {
         "labels": "\n".join(spec.labels),
         "mean": ", ".join(map(str, preprocessing.mean)),
         "std": ", ".join(map(str, preprocessing.std)),
-        "input": describe_input(preprocessing, "1" if form == "nms" else "N"),
-        "output": describe_output(spec, form),
+        "input": describe_input(preprocessing, "1" if contract["form"] == "nms" else "N"),
+        "output": contract["output"],
     }
-    if form == "raw":
-        described[ANCHORS] = json.dumps(anchors)
+    if contract["form"] == "raw":
+        described[ANCHORS] = json.dumps(contract["anchors"])
     return {CONTRACT: json.dumps(contract, sort_keys=True), SEAL: UNSEALED} | described
 
 
@@ -206,42 +142,50 @@ def _seal_holds(content: bytes, seal: str) -> bool:
     return hashlib.sha256(unsealed).hexdigest() == seal
 
 
-def describe_input(preprocessing: Preprocessing, batch: str = "N") -> str:
-    """The preprocessing contract in one sentence."""
-    p = preprocessing
-    how = f"({p.interpolation}, antialiased)"
-    if p.fit == "stretch":
-        placed = f"resize the whole image to {p.size} x {p.size} pixels, each side by itself {how}"
-    else:
-        placed = f"resize the short side to {p.resize} pixels {how}, cut the central {p.size} x {p.size}"
-    return f"uint8 [{batch}, {p.size}, {p.size}, 3], RGB, 0 to 255: {placed}; (x / 255 - mean) / std is in the model"
+def _load_onnx(path: Path) -> Artifact:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"cannot read {path}: {error.strerror}; give the path of an exported model") from None
+    metadata = _onnx_metadata(path, content)
+    if CONTRACT not in metadata:
+        raise ExportError(
+            f"{path} was not exported by pocketvision, so its preprocessing and labels are unknown; "
+            "export the model with pocketvision"
+        )
+    if not _seal_holds(content, metadata.get(SEAL, "")):
+        raise ExportError(f"{path} is damaged, or was edited after the export; export the model again")
+    return _from_contract(path, metadata[CONTRACT], hashlib.sha256(content).hexdigest(), metadata.get(ANCHORS))
 
 
-def describe_output(spec: ModelSpec, form: Form) -> str:
-    """What the outputs mean, in words."""
-    head, corners = spec.head, "x1, y1, x2, y2 in pixels of the input"
-    if form == "scores":
-        return f"scores [N, {head.classes}]: the probability of each class"
-    if form in ("classes", "logits"):
-        size = spec.preprocessing.size
-        where = f"{size}, {size}], of each pixel of the input"
-        if form == "logits":
-            return f"logits [N, {head.classes}, {where}; its class is the one with the highest"
-        return f"classes [N, {where}: uint8, the number of its class from 0, as in labels"
-    if form == "nms":
-        assert isinstance(head, SSDHead | FasterRCNNHead)
-        s = head.selection
-        rule = f"score above {s.min_score:g}, {s.candidates} of a class, overlap (IoU) up to {s.iou:g}, {s.most} in all"
-        return f"boxes [M, 4]: {corners}; scores [M], best first; labels [M], class from 0. What is told: {rule}"
-    if form == "dense":
-        return f"boxes [N, A, 4]: {corners}, of every anchor; scores [N, A, {head.classes}]; overlaps are still in"
-    assert isinstance(head, SSDHead)
-    centre, size = head.variances
-    return (
-        f"logits [N, A, {1 + head.classes}], background first; scores are their {head.scores}. codes [N, A, 4]: dx, "
-        f"dy, dw, dh. An anchor (metadata: {corners}) of centre x, y and size w, h stands for the box of centre "
-        f"x + {centre:g} dx w, y + {centre:g} dy h and size w exp({size:g} dw), h exp({size:g} dh)"
-    )
+def _load_beside(path: Path) -> Artifact:
+    beside = contract_path(path)
+    for file in (*files_of(path), beside):
+        if not file.exists():
+            missing = "cannot be read" if file == path else f"needs {file}, which is not there"
+            raise ExportError(f"{path} {missing}; keep the files of an export together, or export the model again")
+    try:
+        text = beside.read_text(encoding="utf-8")
+        digests = dict(json.loads(text)["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{beside} is no contract of pocketvision ({error}); export the model again") from None
+    for file in files_of(path):
+        if digests.get(file.name) != _digest(file):
+            raise ExportError(f"{file} is damaged, or not the one of {beside}; export the model again")
+    return _from_contract(path, text, digests[path.name], None)
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder by their names."""
+    digest = hashlib.sha256()
+    for part in _parts(file):
+        digest.update(b"" if part == file else part.relative_to(file).as_posix().encode())
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
+
+
+def _parts(file: Path) -> Sequence[Path]:
+    return sorted(part for part in file.rglob("*") if part.is_file()) if file.is_dir() else [file]
 
 
 def _onnx_metadata(path: Path, content: bytes) -> dict[str, str]:
@@ -257,9 +201,10 @@ def _onnx_metadata(path: Path, content: bytes) -> dict[str, str]:
     return {entry.key: entry.value for entry in proto.metadata_props}
 
 
-def _from_contract(path: Path, metadata: dict[str, str], sha256: str) -> Artifact:
+def _from_contract(path: Path, text: str, sha256: str, anchors: str | None) -> Artifact:
+    """``anchors``: where older ONNX files have them, beside the contract."""
     try:
-        contract = json.loads(metadata[CONTRACT])
+        contract = json.loads(text)
         artifact = Artifact(
             path=path,
             format=FORMATS[path.suffix],
@@ -270,7 +215,7 @@ def _from_contract(path: Path, metadata: dict[str, str], sha256: str) -> Artifac
             outputs=tuple(map(_tensor, contract["outputs"] if "outputs" in contract else [contract["output"]])),
             created=Created(**contract["created"]),
             sha256=sha256,
-            anchors=tuple(map(tuple, json.loads(metadata.get(ANCHORS, "[]")))),
+            anchors=tuple(map(tuple, contract.get("anchors") or json.loads(anchors or "[]"))),
         )
         if tuple(output.name for output in artifact.outputs) not in OUTPUTS.values():
             raise ValueError("unknown outputs")

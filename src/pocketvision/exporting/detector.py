@@ -12,7 +12,7 @@ from ..nn.heads.ssd import SSDOutputs, decode
 from ..nn.layers import Normalize
 from ..nn.model import Model
 from ..spec.heads import Selection, SSDHead
-from .artifact import Corners, Form
+from .contract import Corners, Form
 
 if TYPE_CHECKING:
     from onnx import ModelProto

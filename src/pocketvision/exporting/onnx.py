@@ -16,7 +16,8 @@ from ..nn.layers import Normalize
 from ..nn.model import Model
 from ..spec.heads import FasterRCNNHead, SSDHead
 from . import faster_rcnn
-from .artifact import OUTPUTS, Artifact, Form, check_form, image_input, sealed, to_metadata
+from .artifact import Artifact, finish, sealed, to_metadata
+from .contract import OUTPUTS, Form, check_form, contract_of, image_input
 from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of
 from .segmenter import DeployedSegmenter, add_classes
 
@@ -79,13 +80,14 @@ def export(
         raise ExportError(f"torch cannot convert {model.spec.backbone.name} to ONNX for {out}: {cause}") from error
     _strip(proto.graph)
     anchors = anchors_of(model) if form in ("dense", "raw") else ()
-    for key, value in to_metadata(model.spec, precision, form, anchors).items():
+    contract = contract_of(model.spec, form, precision, anchors=anchors)
+    for key, value in to_metadata(contract, model.spec).items():
         proto.metadata_props.add(key=key, value=value)
     try:
         write_bytes(out, sealed(proto.SerializeToString(deterministic=True)))
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror}; choose another place") from None
-    return Artifact.load(out)
+    return finish(out, contract)
 
 
 def _convert(model: Model, form: Form) -> ModelProto:
