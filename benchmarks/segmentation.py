@@ -179,7 +179,7 @@ def lowres_run(arguments: argparse.Namespace) -> dict[str, Any]:
         for size in (LARGE, SMALL):
             model.spec = with_size(model.spec, size, ratio=1.0)
             result = evaluate_segmenter(torch_segmenter(model), data.val, model.spec.preprocessing, data.classes)
-            rows[str(size)] = {"miou": result.value, "pixel_accuracy": result.pixel_accuracy}
+            rows[str(size)] = dict(result.metrics)
             artifact = export(model.eval(), out=Path(folder) / f"{size}.onnx")
             sessions[str(size)] = open_file(artifact, threads=1)
         for size, latency in measure_sessions(sessions, n=TIMED).items():

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .app.advise import advise
     from .app.build import build
-    from .app.commands import evaluate, export, measure, predict
+    from .app.commands import evaluate, measure, predict
     from .app.data_report import data_report
+    from .app.deploy import export
     from .app.doctor import doctor
     from .app.models import models
     from .app.options import TrainOptions
@@ -28,7 +29,7 @@ _HOMES = {
     "train": ".app.training",
     "evaluate": ".app.commands",
     "predict": ".app.commands",
-    "export": ".app.commands",
+    "export": ".app.deploy",
     "measure": ".app.commands",
     "models": ".app.models",
     "data_report": ".app.data_report",

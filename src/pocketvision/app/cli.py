@@ -208,7 +208,9 @@ def predict(
 @app.command()
 def export(
     source: Source,
-    to: Annotated[list[str], typer.Option(help="Formats: onnx")] = ["onnx"],  # noqa: B006  typer reads it, nobody writes
+    to: Annotated[list[str], typer.Option(help="Formats: onnx; may be given again")] = ["onnx"],  # noqa: B006  typer reads it
+    int8: Annotated[bool, typer.Option("--int8", help="8 bits, calibrated with images of the training split")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Weights of 16 bits")] = False,
     outputs: Annotated[
         Literal["nms", "dense", "raw", "classes", "logits"] | None,
         typer.Option(
@@ -222,9 +224,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Fold, convert and check a trained model."""
-    from .commands import export as run
+    from .deploy import export as run
+    from .deploy import precision_asked
 
-    result = run(source, to=to, outputs=outputs, imgsz=imgsz, out=out)
+    result = run(source, to=to, precision=precision_asked(int8, fp16), outputs=outputs, imgsz=imgsz, out=out)
     _print(result.to_dict(), str(result), as_json)
 
 

@@ -8,11 +8,8 @@ from typing import Any
 
 from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
-from ..exporting.artifact import Artifact
-from ..exporting.contract import Form
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
-from ..measuring.parity import AnyParity
 from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file, torch_threads
 from ..nn.model import Model
 from ..report.content import EvaluationResult
@@ -25,7 +22,7 @@ from .accuracy import accuracy_of
 from .predict import predict_files
 from .predicted import Result
 from .progress import tell
-from .source import export_checked, is_artifact, opened, resized, split_file, weights_file
+from .source import is_artifact, opened, resized, split_file
 
 NO_VALUE = 1 << 24  # of a class that a data set does not have: no mask holds it
 
@@ -176,60 +173,6 @@ def predict(
     with opened(source) as (artifact, _):
         folder = Path(out) if out is not None else None
         yield from predict_files(artifact, paths, threads=threads, min_score=min_score, out=folder)
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Exported files and how far each is from the model (None where no data set was at hand to compare on)."""
-
-    artifacts: tuple[Artifact, ...]
-    parity: tuple[AnyParity | None, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        rows = [
-            {
-                "artifact": str(artifact.path),
-                "format": artifact.format,
-                "precision": artifact.precision,
-                "size_mb": round(artifact.size_mb, 6),
-                "parity": parity.to_dict() if parity else None,
-            }
-            for artifact, parity in zip(self.artifacts, self.parity, strict=True)
-        ]
-        return rows[0] | {"artifacts": rows}
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{artifact.path}: {artifact.format} {artifact.precision}, {artifact.size_mb:.2f} MB; "
-            + (f"parity on {parity.n} images: {parity}" if parity else "parity not checked: no images of its run")
-            for artifact, parity in zip(self.artifacts, self.parity, strict=True)
-        )
-
-
-def export(
-    source: str | Path,
-    *,
-    to: Sequence[str] = ("onnx",),
-    outputs: Form | None = None,
-    imgsz: int | None = None,
-    out: Path | None = None,
-) -> Export:
-    """Fold and convert a run or a weights file, and compare the file with the model on the run's own images.
-
-    ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a segmenter
-    "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such a file has the size in
-    its name. Raises ConfigurationError for an unknown format or outputs that the network has not, ExportError when the
-    file does not compute what the model does.
-    """
-    for name in to:
-        if name != "onnx":
-            raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, ['onnx'])}")
-    if is_artifact(source) or not Path(source).exists():
-        raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
-    model, path = resized(load_model(source), imgsz), weights_file(source)
-    beside = path.with_suffix(".onnx") if imgsz is None else path.with_name(f"{path.stem}-{imgsz}.onnx")
-    artifact, parity = export_checked(model, out or beside, split_file(source), outputs)
-    return Export((artifact,), (parity,))
 
 
 @dataclass(frozen=True, slots=True)

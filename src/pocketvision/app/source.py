@@ -12,9 +12,11 @@ from ..data.sources import load_split
 from ..data.transforms import load_prepared
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting import onnx
-from ..exporting.artifact import FORMATS, Artifact
+from ..exporting.artifact import FORMATS, Artifact, rename
 from ..exporting.contract import Form
+from ..exporting.targets import Precision, export_to
 from ..measuring.parity import AnyParity, check_parity
+from ..measuring.runtimes import runtime_of
 from ..nn.model import Model
 from ..spec.transform import with_size
 from ..training.checkpoint import BEST, SPLIT, load_model
@@ -93,21 +95,28 @@ def resized(model: Model, imgsz: int | None) -> Model:
 
 
 def export_checked(
-    model: Model, out: Path, split: Path | None, form: Form | None = None
+    model: Model,
+    out: Path,
+    split: Path | None,
+    form: Form | None = None,
+    to: tuple[str, Precision, np.ndarray | None] = ("onnx", "float32", None),
 ) -> tuple[Artifact, AnyParity | None]:
     """Export to ``out``, which appears only when the file computes what the model does on images of ``split``'s val.
 
-    ``form``: what the file gives (``exporting.artifact.Artifact``). Parity is None, and said, where there is
-    no split or none of its images can be read. Raises ExportError, which names where the bad file is kept.
+    ``form``: what the file gives (``exporting.artifact.Artifact``); ``to``: format, precision, images that calibrate.
+    Parity is None, and said, where there is no split, none of its images can be read or the format's runtime is not
+    here. Raises ExportError, which names where the bad file is kept.
     """
-    unchecked = onnx.export(model, form=form, out=out.with_name(f"{out.stem}.unchecked{out.suffix}"))
+    name, precision, images = to
+    place = out.with_name(f"{out.stem}.unchecked{out.suffix}")
+    unchecked = export_to(name, model, place, precision=precision, form=form, calibration=images)
     parity = None
     try:
-        if split is not None:
+        if split is not None and runtime_of(unchecked) is not None:
             parity = check_parity(unchecked, model, parity_images(split, unchecked))
     except DataError as error:
         tell(f"warning: parity is not checked, because the run's images cannot be read: {error}")
-    os.replace(unchecked.path, out)
+    rename(unchecked.path, out)
     return Artifact.load(out), parity
 
 

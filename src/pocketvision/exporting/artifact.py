@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +117,22 @@ def finish(path: Path, contract: dict[str, Any]) -> Artifact:
     except OSError as error:
         raise ExportError(f"cannot write {contract_path(path)}: {error.strerror}; choose another place") from None
     return Artifact.load(path)
+
+
+def rename(path: Path, new: Path) -> None:
+    """Rename the files of the exported network at ``path`` and its contract; what was at ``new`` before is replaced."""
+    renamed = dict(zip(files_of(path), files_of(new), strict=True))
+    for old, place in renamed.items():
+        if place.is_dir():
+            shutil.rmtree(place)
+        os.replace(old, place)
+    beside = contract_path(path)
+    if beside.exists():  # ONNX does without
+        contract = json.loads(beside.read_text(encoding="utf-8"))
+        names = {old.name: place.name for old, place in renamed.items()}
+        contract["files"] = {names[name]: digest for name, digest in contract["files"].items()}
+        write_text(contract_path(new), json.dumps(contract, indent=1) + "\n")
+        beside.unlink()
 
 
 def to_metadata(contract: dict[str, Any], spec: ModelSpec) -> dict[str, str]:

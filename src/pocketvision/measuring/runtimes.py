@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from ..errors import ConfigurationError, ExportError, nearest
+from ..errors import ConfigurationError, ExportError
 from ..spec.heads import FasterRCNNHead, SSDHead, TaskName, task_of
 
 Answer = TypeVar("Answer")
@@ -102,18 +102,20 @@ def open_file(artifact: Artifact, *, threads: int = 1) -> Session[list[np.ndarra
 
 def _session(artifact: Artifact, threads: int, answer: Callable[[Run, np.ndarray], Answer]) -> Session[Answer]:
     check_threads(threads)
-    openers = {runtime.format: runtime for runtime in RUNTIMES.values() if runtime.open}
-    if artifact.format not in openers:
-        raise ConfigurationError(
-            f"no runtime opens the format {artifact.format!r}; {nearest(artifact.format, openers)}"
-        )
-    runtime = openers[artifact.format]
+    runtime = next((one for one in RUNTIMES.values() if one.open and one.format == artifact.format), None)
+    if runtime is None or runtime.open is None:
+        raise ConfigurationError(f"no runtime on this kind of machine opens {artifact.path} ({artifact.format})")
     version = runtime.version()
     if version is None:
         raise ConfigurationError(f"{artifact.path} needs {runtime.name}, which is not installed: {runtime.install}")
-    assert runtime.open is not None
     run = runtime.open(artifact, threads)
     return Session(runtime.name, version, threads, artifact.image_shape, lambda images: answer(run, images))
+
+
+def runtime_of(artifact: Artifact) -> Runtime | None:
+    """The installed runtime that opens a file; None where there is none."""
+    openers = (one for one in RUNTIMES.values() if one.open and one.format == artifact.format and one.version())
+    return next(openers, None)
 
 
 def _selected(artifact: Artifact) -> Callable[[Run, np.ndarray], list[Found]]:

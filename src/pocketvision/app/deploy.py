@@ -1,0 +1,145 @@
+"""`pocketvision export`: a run -> files for runtimes, compared with the model and, in int8, with their float form."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.sources import load_split
+from ..data.transforms import load_prepared
+from ..errors import ConfigurationError
+from ..exporting.artifact import Artifact
+from ..exporting.contract import Form
+from ..exporting.targets import Precision, check_target, export_to, file_name
+from ..measuring.latency import measure_sessions
+from ..measuring.parity import AnyParity
+from ..measuring.runtimes import open_file, runtime_of
+from ..nn.model import Model
+from ..training.checkpoint import load_model
+from .choose import sample
+from .source import export_checked, is_artifact, resized, split_file, weights_file
+
+CALIBRATION_IMAGES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file, how far it is from the model (None where no data set was at hand to compare on), and of int8 by how much
+    it is faster than the float32 file in its runtime with one thread (None where that is not installed)."""
+
+    artifact: Artifact
+    parity: AnyParity | None
+    speedup: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "artifact": str(self.artifact.path),
+            "format": self.artifact.format,
+            "precision": self.artifact.precision,
+            "size_mb": round(self.artifact.size_mb, 6),
+            "parity": self.parity.to_dict() if self.parity else None,
+            "speedup": self.speedup,
+        }
+
+    def __str__(self) -> str:
+        file, parity = self.artifact, "parity not checked: no images of its run"
+        if self.parity:
+            parity = f"parity on {self.parity.n} images: {self.parity}"
+        text = f"{file.path}: {file.format} {file.precision}, {file.size_mb:.2f} MB; {parity}"
+        if self.speedup is None:
+            return text
+        if self.speedup < 1:
+            return f"{text}; SLOWER than float32: {1 / self.speedup:.2f} times its time; ship the float32 file instead"
+        return f"{text}; {self.speedup:.2f} times as fast as float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The files that were written; the JSON has the first one's keys at the top and all as ``artifacts``."""
+
+    files: tuple[Exported, ...]
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The files alone."""
+        return tuple(file.artifact for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [file.to_dict() for file in self.files]
+        return rows[0] | {"artifacts": rows}
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.files))
+
+
+def export(
+    source: str | Path,
+    *,
+    to: Sequence[str] = ("onnx",),
+    precision: Precision = "float32",
+    outputs: Form | None = None,
+    imgsz: int | None = None,
+    out: Path | None = None,
+) -> Export:
+    """Fold and convert a run or a weights file, and compare the files with the model on the run's own images.
+
+    ``to``: names of ``exporting.targets.TARGETS``. ``precision``: "int8" calibrates with images of the run's training
+    split. ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a
+    segmenter "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such files
+    have the size in their names. ``out``: the file, of one format.
+
+    Raises ConfigurationError for an unknown format or outputs that the network has not, ExportError when a file does
+    not compute what the model does.
+    """
+    for name in to:
+        check_target(name, precision)
+    if out is not None and len(to) > 1:
+        raise ConfigurationError(f"out={out} names one file, to={', '.join(to)} are {len(to)}; leave one of them out")
+    if is_artifact(source) or not Path(source).exists():
+        raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
+    model, path, split = resized(load_model(source), imgsz), weights_file(source), split_file(source)
+    images = calibration_images(source, split, model) if precision == "int8" else None
+    files = list[Exported]()
+    for name in to:
+        stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
+        place = out or path.with_name(file_name(stem, name, precision))
+        artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
+        faster = speedup(artifact, model) if precision == "int8" else None
+        files.append(Exported(artifact, parity, faster))
+    return Export(tuple(files))
+
+
+def precision_asked(int8: bool, fp16: bool) -> Precision:
+    """What two switches mean. Raises ConfigurationError for both."""
+    if int8 and fp16:
+        raise ConfigurationError("--int8 and --fp16 exclude each other; give one of them")
+    return "int8" if int8 else "float16" if fp16 else "float32"
+
+
+def calibration_images(source: str | Path, split: Path | None, model: Model) -> np.ndarray:
+    """Up to 128 training images of a run, as the network takes them: uint8 [N, S, S, 3].
+
+    Raises ConfigurationError where the run's split is not at hand.
+    """
+    if split is None:
+        raise ConfigurationError(
+            f"int8 needs images of the training split, which {source} does not name (no split.json); "
+            "export the run's folder instead"
+        )
+    items = sample(load_split(split).train, CALIBRATION_IMAGES)
+    return np.stack([load_prepared(item.image, model.spec.preprocessing) for item in items])
+
+
+def speedup(artifact: Artifact, model: Model) -> float | None:
+    """How many times as fast as its float32 form ``artifact`` is in its runtime with one thread, both in turns."""
+    if runtime_of(artifact) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / f"float{artifact.path.suffix}"
+        float32 = export_to(artifact.format, model, place, form=artifact.form)
+        sessions = {"int8": open_file(artifact), "float32": open_file(float32)}
+        found = measure_sessions(sessions, seconds=10)
+    return round(found["float32"].median_ms / found["int8"].median_ms, 3)

@@ -1,0 +1,64 @@
+"""The formats that networks are exported to, by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..errors import ConfigurationError, nearest
+from ..nn.model import Model
+from .artifact import Artifact
+from .contract import Form
+
+Precision = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A format: what its files are called, and with how many bits it can calculate."""
+
+    suffix: str
+    precisions: tuple[Precision, ...]
+
+
+TARGETS = {
+    "onnx": Target(".onnx", ("float32",)),
+}
+
+
+def check_target(name: str, precision: Precision) -> Target:
+    """The target called ``name``. Raises ConfigurationError for another name, or a precision that it has not."""
+    if name not in TARGETS:
+        raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, TARGETS)}")
+    target = TARGETS[name]
+    if precision not in target.precisions:
+        valid = ", ".join(target.precisions)
+        raise ConfigurationError(f"{name} has no {precision} export; valid: {valid}")
+    return target
+
+
+def export_to(
+    name: str,
+    model: Model,
+    out: Path,
+    *,
+    precision: Precision = "float32",
+    form: Form | None = None,
+    calibration: np.ndarray | None = None,
+) -> Artifact:
+    """Write ``model`` in the format called ``name``; arguments and errors as ``exporting.onnx.export``, and those of
+    ``check_target``."""
+    check_target(name, precision)
+    match name:
+        case "onnx":
+            from . import onnx as exporter
+        case _:
+            raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, TARGETS)}")
+    return exporter.export(model, precision=precision, calibration=calibration, form=form, out=out)
+
+
+def file_name(stem: str, name: str, precision: Precision) -> str:
+    """What an export is called: best.onnx, best.int8.tflite."""
+    suffix = TARGETS[name].suffix
+    return stem + suffix if precision == "float32" else f"{stem}.{precision}{suffix}"
