@@ -72,6 +72,16 @@ def test_masks_are_not_looked_at_again(segmenter_file, photos):
     assert [result.file for result in first] == [result.file for result in again]
 
 
+def test_the_masks_of_a_data_set_stay(segmenter_file, tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(noise(40, 40)).save(tmp_path / kind / "a.png")
+    before = (tmp_path / "masks" / "a.png").read_bytes()
+    with pytest.raises(ConfigurationError, match=r"masks is not of `predict`, .* choose another --out"):
+        list(predict(segmenter_file.path, tmp_path / "images", out=tmp_path))
+    assert (tmp_path / "masks" / "a.png").read_bytes() == before
+
+
 def test_photos_of_one_stem_have_masks_of_their_own(segmenter_file, tmp_path):
     for name in ("a.png", "a.bmp"):
         Image.fromarray(noise(40, 40)).save(tmp_path / name)

@@ -41,16 +41,19 @@ class Album:
     ``files``: all that may come; their pictures lie as they do below the folder that they share. A detector's JSON has
     ``images``, ``categories`` and ``annotations`` as COCO has; the annotations, which have scores, are also what
     COCO's tools take as results. A segmenter's has ``classes`` with the value and the colour that each has in the
-    masks. Raises ConfigurationError for a folder that cannot be written.
+    masks. Raises ConfigurationError for a folder that cannot be written, or has masks of another origin.
     """
 
     def __init__(self, folder: Path, artifact: Artifact, files: list[str]) -> None:
-        self.folder = folder
+        self.folder, self.task = folder, artifact.task
+        if self.task == "segment" and (folder / MASKS).is_dir() and not (folder / JSON_NAME).is_file():
+            raise ConfigurationError(
+                f"{folder / MASKS} is not of `predict`, and may hold a data set's masks: choose another --out"
+            )
         with self._writing():
             for name in (JSON_NAME, CSV_NAME, f"{PICTURES}/picture.jpg"):
                 check_writable(folder / name)
         self.labels = artifact.class_names
-        self.task = artifact.task
         places = [os.path.abspath(file) for file in files]
         shared = os.path.commonpath([os.path.dirname(place) for place in places]) if places else ""
         self._places = {file: os.path.relpath(place, shared) for file, place in zip(files, places, strict=True)}
