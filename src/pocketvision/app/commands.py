@@ -125,13 +125,8 @@ def _unseen(source: str | Path, dataset: Dataset) -> Dataset:
 def relabelled(items: tuple[Item, ...], dataset: Dataset, spec: ModelSpec, source: str | Path) -> tuple[Item, ...]:
     """``items`` with labels counted as the model counts them.
 
-    Raises DataError for a class that the model lacks, ConfigurationError for a model of another task.
+    Raises DataError for a class that the model lacks.
     """
-    kind = task_of(spec.head)
-    if kind != dataset.task:
-        raise ConfigurationError(
-            f"{source} is made to {kind}, {dataset.name} is to {dataset.task}; evaluate it on data of its own kind"
-        )
     labels = spec.labels or dataset.classes
     unknown = [name for name in dataset.classes if name not in labels]
     if unknown:
