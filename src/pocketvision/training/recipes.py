@@ -291,7 +291,8 @@ def torchvision_segmentation() -> Recipe:
     """TorchVision's LR-ASPP and DeepLabV3 with MobileNetV3 (FACTS T23): polynomial decay, 8 GPUs of batch 4.
 
     The learning rate is the default of its script; its README sets another for the ResNets only. Crops of 480
-    pixels are cut from images of 260 to 1040, for an input of 520. Its auxiliary head learns ten times as fast, ours not.
+    pixels are cut from images of 260 to 1040, for an input of 520. Its auxiliary head has ten
+    times the learning rate, ours has not.
     """
     return Recipe(
         epochs=30,
@@ -312,8 +313,8 @@ def deeplabv3() -> Recipe:
     """DeepLabV3 on VOC (arXiv:1706.05587 §4): SGD, 0.007 falling as (1 - progress)^0.9 over 30,000 steps of batch 16.
 
     S1 §6.4 says that it trains like this paper and S4, from random weights (FACTS H24); S4 §6.3 gives no numbers. The
-    momentum is the usual one and the weight decay S4's for ImageNet. BatchNorm's momentum, 1 - 0.9997, needs some 10,000
-    steps: for a shorter run ``bn_momentum=0.1``.
+    momentum is the usual one and the weight decay S4's for ImageNet. BatchNorm's momentum, 1 - 0.9997, needs some
+    10,000 steps: for a shorter run ``bn_momentum=0.1``.
     """
     return Recipe(
         epochs=round(30_000 * 16 / _VOC_IMAGES),
