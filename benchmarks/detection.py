@@ -216,20 +216,24 @@ def our_training(arguments: argparse.Namespace, size: int, project: Path) -> tup
 
 
 def our_run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train and evaluate ours."""
+    """Train and evaluate ours, or evaluate a run that there is."""
     data = open_dataset(arguments.data)
     with tempfile.TemporaryDirectory() as scratch:
-        run, seconds = our_training(arguments, arguments.size, Path(scratch))
+        run, seconds = (
+            (arguments.run, None) if arguments.run else our_training(arguments, arguments.size, Path(scratch))
+        )
         model = load_model(run)
         with (run / "results.csv").open() as lines:
             curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
         recipe = (run / "args.yaml").read_text()
+    seconds = seconds or curve[-1]["seconds"]
     detector, preprocessing = torch_detector(model), model.spec.preprocessing
     results = {
         split: summary(evaluate_detector(detector, items, preprocessing, data.classes))
         for split, items in (("val", data.val), ("test", data.test))
     }
-    about = {"model": arguments.model, "size": preprocessing.size, "command_s": round(seconds, 1)}
+    head = type(model.spec.head).__name__
+    about = {"model": arguments.model, "head": head, "size": preprocessing.size, "command_s": round(seconds, 1)}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {**about, "recipe": recipe, "curve": curve, "parameters": parameters, **results}
 
@@ -277,6 +281,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="of ours")
     parser.add_argument("--set", action="append", default=[], help="of ours: a field of the recipe")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help="of ours: a run to evaluate instead of training")
     parser.add_argument("--name", default="")
     arguments = parser.parse_args()
     if arguments.what == "join":

@@ -18,16 +18,18 @@ def _accuracy() -> str:
     found = load("detection")
     others = ("lowres", "mosaic")
     runs = [run for run in found["runs"] if not run["name"].startswith(others)] if found else []
+    runs.sort(key=lambda run: -run["test"]["map"])
     if not runs:
         return text + f"Training: {NOT_RUN}.\n"
-    text += "SSDLite on MobileNetV2 from the same ImageNet weights, trained for the same minutes on the same machine; "
+    text += "SSDLite on MobileNetV2 from the same ImageNet weights, trained for the same minutes on the same machine "
+    text += "(Faster R-CNN: 8 epochs in batches of 2, beside much other work); "
     text += "settings were chosen on val. torchvision: its own pieces and its references' recipe. In percent, on test "
     text += "(`python benchmarks/detection.py`):\n\n"
     rows = [
         [
             "pocketvision" if run["system"] == "ours" else run["system"],
             _how(run),
-            f"{run['minutes']:g}",
+            f"{run['minutes']:g}" if run.get("head", "SSDHead") == "SSDHead" else "-",
             f"{(run.get('command_s') or run['curve'][-1]['seconds']) / 60:.1f}",
             *(f"{100 * run['test'][name]:.1f}" for name in MEASURES),
             f"{100 * run['val']['map']:.1f}",
@@ -40,7 +42,10 @@ def _accuracy() -> str:
 
 def _how(run: dict[str, Any]) -> str:
     setting = run.get("setting")
-    return f"{setting['preset']}, lr {setting['lr']:g}" if setting else f"{run['model']}, {run['size']} px"
+    if setting:
+        return f"{setting['preset']}, lr {setting['lr']:g}"
+    other = "" if run.get("head", "SSDHead") == "SSDHead" else f"{run['head'].removesuffix('Head')}, "
+    return f"{other}{run['model']}, {run['size']} px"
 
 
 def _claims() -> str:
