@@ -79,7 +79,7 @@ def test_graph_is_lean(artifact):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "flot32"}, "did you mean 'float32'?"),
+        ({"precision": "flot32"}, "onnx has no flot32 export; valid: float32, int8"),
         ({"calibration": [1]}, "leave them out"),
         ({"precision": "int8"}, "int8 needs calibration images"),
         ({"out": "model.onx"}, "nearest valid: model.onnx"),

@@ -222,7 +222,7 @@ def test_a_tensor_that_no_range_fits_is_kept_float(floats):
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     quantized = onnx_int8.quantize(proto, smooth(16, SIZE))
     kept = [node.name for node in quantized.graph.node if node.op_type == "Conv"]
-    assert {first.name, second.name} <= set(kept) and len(kept) <= onnx_int8.MOST_FLOAT
+    assert kept[:2] == [first.name, second.name] and len(kept) <= onnx_int8.MOST_FLOAT
     images = smooth(8, SIZE, seed=2)
     assert np.abs(run(quantized, images)[0] - run(proto, images)[0]).max() < 0.1
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigurationError, ExportError, nearest
+from ..errors import ConfigurationError, ExportError
 from ..files import write_bytes
 from ..nn.fold import fold
 from ..nn.layers import Normalize
@@ -22,11 +22,10 @@ from .contract import OUTPUTS, Form, check_form, contract_of, image_input
 from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of
 from .onnx_int8 import quantize
 from .segmenter import DeployedSegmenter, add_classes
+from .targets import Precision, check_target
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
-
-PRECISIONS = ("float32", "int8")
 
 
 class Deployed(nn.Module):
@@ -51,7 +50,7 @@ class Deployed(nn.Module):
 def export(
     model: Model,
     *,
-    precision: str = "float32",
+    precision: Precision = "float32",
     calibration: np.ndarray | None = None,
     form: Form | None = None,
     out: Path | str,
@@ -69,8 +68,7 @@ def export(
     conversion or the writing fails.
     """
     out = Path(out)
-    if precision not in PRECISIONS:
-        raise ConfigurationError(f"precision {precision!r} is unknown for ONNX; {nearest(precision, PRECISIONS)}")
+    check_target("onnx", precision)
     if calibration is None and precision == "int8":
         raise ConfigurationError("int8 needs calibration images of the training data: calibration=uint8 [N, S, S, 3]")
     if calibration is not None and precision == "float32":

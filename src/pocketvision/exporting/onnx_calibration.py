@@ -13,7 +13,7 @@ from ..quant.ranges import LEVELS, Range, Seen, candidates
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-TRIALS = 16  # images on which ranges are tried
+TRIALS = 8  # images on which ranges are tried
 _SAME = 0.05  # of a range's width: what differs less is not tried again
 
 
@@ -95,7 +95,7 @@ def least_harm(
     (hardswish_17, before the pooling: 0.002 and 0.13).
     """
     images = images[:: max(1, len(images) // TRIALS)][:TRIALS]
-    whole = _session(proto, ends)
+    whole = _session(proto, list({*ends, *(trial.name for trial in trials)}))
     feed = whole.get_inputs()[0].name
     truth = [whole.run(ends, {feed: image[None]}) for image in images]
     variances = [max(float(np.var(np.stack(values))), 1e-12) for values in zip(*truth, strict=True)]
@@ -105,10 +105,10 @@ def least_harm(
         if trial.name in ends:  # nothing comes after it: the least squared error itself
             found[trial.name] = Harm(options[min(1, len(options) - 1)], 0.0)
             continue
-        before, after = _session(proto, [trial.name]), _session(proto, ends, given=trial.name)
+        after = _session(proto, ends, given=trial.name)
         errors = np.zeros(len(options))
         for image, expected in zip(images, truth, strict=True):
-            values = np.asarray(before.run(None, {feed: image[None]})[0])
+            values = np.asarray(whole.run([trial.name], {feed: image[None]})[0])
             for index, option in enumerate(options):
                 given = {feed: image[None], trial.name: trial.scale(option).applied(values)}
                 answers = zip(after.run(ends, given), expected, variances, strict=True)

@@ -23,7 +23,7 @@ class Target:
 
 
 TARGETS = {
-    "onnx": Target(".onnx", ("float32",)),
+    "onnx": Target(".onnx", ("float32", "int8")),
 }
 
 
