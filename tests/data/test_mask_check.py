@@ -11,6 +11,7 @@ from pocketvision.data.check import check_dataset, class_counts, refuse_leaks
 from pocketvision.data.mask_check import areas_of, class_shares, void_share
 from pocketvision.data.sources import load_split, open_dataset, save_split
 from pocketvision.errors import DataError
+from pocketvision.report.data_masks import _chosen
 
 from .boxed import picture
 from .masked import make, save, values
@@ -74,7 +75,7 @@ def test_what_was_done_to_masks(tmp_path: Path):
         save(tmp_path / f"val/masks/val{number:02}.png", values("x", 5))
     findings = [finding for finding in check_dataset(open_dataset(tmp_path)) if finding.kind == "masks"]
     alone, unlisted = findings
-    assert alone.text.startswith("1 mask without an image, for example in") or "val01.png" in alone.text
+    assert alone.text.startswith(f"1 mask without an image, for example {tmp_path / 'val/masks/val01.png'}: ")
     assert unlisted.text.startswith("1 mask with values that no class has (void), for example")
     assert unlisted.groups == ((str(tmp_path / "val/images/val00.png"),),)
     assert {finding.severity for finding in findings} == {"warning"}
@@ -96,3 +97,13 @@ def test_the_sample_has_nothing_wrong():
     findings = check_dataset(replace(whole, train=whole.train[:90], val=whole.val[:30]))
     assert {finding.severity for finding in findings} == {"info"}
     assert [finding.kind for finding in findings] == ["counts", "shares"]
+
+
+def test_pictures_of_all_classes_where_the_rarest_is_in_one_image(tmp_path: Path):
+    large(tmp_path)
+    for number in range(1, 20):
+        save(tmp_path / f"train/masks/train{number:02}.png", np.eye(30, 40, dtype=np.uint8))
+    chosen = [(Path(item.image).stem, index) for item, index in _chosen(open_dataset(tmp_path))]
+    assert len({image for image, _ in chosen}) == len(chosen) == 12
+    assert chosen[0] == ("train00", 2)
+    assert {index for _, index in chosen[1:]} == {0, 1}

@@ -225,7 +225,11 @@ def test_boxes_masks_and_classes_beside_each_other(tmp_path: Path):
     masks = open_dataset(tmp_path, task="segment")
     assert masks.task == "segment"
     same(said(masks))
-    assert open_dataset(tmp_path, task="classify").classes == ("images", "masks")
+    with pytest.raises(DataError, match="has images and masks, no class folders; use it to segment"):
+        open_dataset(tmp_path, task="classify")
+    for name in ("train/cat/1.png", "train/dog/2.png", "val/cat/3.png", "val/dog/4.png"):
+        picture(tmp_path / name)
+    assert open_dataset(tmp_path, task="classify").classes == ("cat", "dog", "images", "masks")
 
 
 def test_what_is_not_there_is_said(tmp_path: Path):
@@ -285,3 +289,19 @@ def test_camvid(shared: Path):
     mask = dataset.train[0].mask
     assert mask
     assert np.array_equal(read_mask(mask), np.asarray(Image.open(mask.file)))
+
+
+@pytest.mark.parametrize("layout", ["{split}/images,{split}/masks", "images,masks", "{split},{split}annot"])
+def test_masks_of_other_names_are_no_classes(layout: str, tmp_path: Path):
+    images, masks = layout.split(",")
+    make(tmp_path, images, masks, end="_of_someone")
+    for task in (None, "segment"):
+        with pytest.raises(DataError, match=r"of an image; for example \w\.png beside \w_of_someone\.png; exp"):
+            open_dataset(tmp_path, task=task)
+
+
+def test_an_empty_folder_of_masks(tmp_path: Path):
+    for mask in make(tmp_path).rglob("masks/*"):
+        mask.unlink()
+    with pytest.raises(DataError, match="no mask in train/masks has the name of an image, it is empty; expected"):
+        open_dataset(tmp_path)

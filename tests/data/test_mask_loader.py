@@ -9,7 +9,7 @@ from PIL import Image
 
 from pocketvision.data import loader as loader_module
 from pocketvision.data.loader import Batch, ImageLoader
-from pocketvision.data.mask_transforms import augmented_mask, reduced_mask
+from pocketvision.data.mask_transforms import augmented_mask, resized_mask
 from pocketvision.data.masks import VOID, read_mask
 from pocketvision.data.sources import Item, open_dataset
 from pocketvision.data.transforms import Augment, load_prepared
@@ -171,7 +171,7 @@ def test_image_and_mask_move_together():
 def test_without_zoom_all_of_it_is_stretched(flip: float):
     image, mask = told(120, 160)
     seen, classes = augmented_mask(image, mask, 80, Augment(flip=flip))
-    expected = reduced_mask(mask, 80, 80)
+    expected = resized_mask(mask, 80, 80)
     assert np.array_equal(classes, expected[:, ::-1] if flip else expected)
     assert np.abs(seen[8:12, 2:6, 1].astype(int) - (255 - (8 if flip else 1))).max() <= 1
 
@@ -197,9 +197,9 @@ def test_zoom_goes_from_end_to_end():
 
 def test_masks_are_reduced_by_nearest_centres():
     mask = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert reduced_mask(mask, 3, 4) is mask
-    assert reduced_mask(mask, 1, 2).tolist() == [[5, 7]]
-    assert reduced_mask(mask, 6, 4)[:, 0].tolist() == [0, 0, 4, 4, 8, 8]
+    assert resized_mask(mask, 3, 4) is mask
+    assert resized_mask(mask, 1, 2).tolist() == [[5, 7]]
+    assert resized_mask(mask, 6, 4)[:, 0].tolist() == [0, 0, 4, 4, 8, 8]
     large = np.random.default_rng(0).integers(0, 255, (97, 131)).astype(np.uint8)
     expected = np.asarray(Image.fromarray(large).resize((40, 30), Image.Resampling.NEAREST))
-    assert np.array_equal(reduced_mask(large, 30, 40), expected)
+    assert np.array_equal(resized_mask(large, 30, 40), expected)

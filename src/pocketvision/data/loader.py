@@ -20,7 +20,7 @@ from ..spec.model import Preprocessing
 from .box_transforms import Scene, augmented_scene, mosaic, placed
 from .cache import ImageCache, cache_limit
 from .disk import DiskCache, cache_folder, image_key
-from .mask_transforms import augmented_mask, reduced_mask
+from .mask_transforms import augmented_mask, resized_mask
 from .masks import read_mask
 from .sources import Item
 from .transforms import Augment, augmented, load_prepared, load_reduced
@@ -224,7 +224,7 @@ class _Reader:
         shape = image.shape[:2] if self.augment else mask.size[::-1]
         how = f"mask {shape} {mask.values} {mask.colours} {mask.turn}"
         return image, self._cached(
-            len(self.items) + index, mask.file, how, lambda: reduced_mask(read_mask(mask), *shape)
+            len(self.items) + index, mask.file, how, lambda: resized_mask(read_mask(mask), *shape)
         )
 
     @property

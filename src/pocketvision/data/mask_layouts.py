@@ -1,6 +1,6 @@
 """Segmentation sets: folders of images beside folders of masks, found by looking."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,23 @@ def find_masks(root: Path) -> Found | None:
         root, layout, legend.names if legend else (), splits, tuple(records), tuple(skipped), tuple(notes), "segment",
         legend,
     )  # fmt: skip
+
+
+def unmatched(root: Path) -> str:
+    """Why folders that are called like images and masks are no set: no image has a mask. "" where there are none."""
+    places = _places(root)[0] if root.is_dir() else []
+    for place in sorted(places, key=lambda place: SPLITS.index(place.split)):
+        image, mask = (next(images_below(folder, set()), "") for folder in (place.images, place.masks))
+        if image and (mask or "mask" in place.masks.name.lower()):  # labels may be of boxes
+            example = f"; for example {Path(image).name} beside {Path(mask).name}" if mask else ", it is empty"
+            return f"no mask in {place.masks.relative_to(root)} has the name of an image{example}; {EXPECTED}"
+    return ""
+
+
+def of_masks(folders: Iterable[str]) -> bool:
+    """Whether folders are called like those of images and of masks, and nothing else."""
+    names = {folder.lower() for folder in folders}
+    return not names.isdisjoint(_IMAGES) and not names.isdisjoint(_MASKS) and names <= {*_IMAGES, *_MASKS}
 
 
 def _places(root: Path) -> tuple[list[_Place], list[str]]:

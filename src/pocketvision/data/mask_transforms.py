@@ -7,15 +7,15 @@ import torch
 
 from ..spec.model import Interpolation
 from .box_transforms import View, distorted, placement, rendered
-from .masks import VOID
+from .masks import VOID, nearest
 from .transforms import Augment, mirrored
 
 
-def reduced_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask [H, W] by nearest neighbours, [height, width]: pixels are taken where their centres are."""
     if mask.shape == (height, width):
         return mask
-    return _taken(mask, *(_nearest(0, side, to) for side, to in zip(mask.shape, (height, width), strict=True)))
+    return mask[nearest(mask.shape[0], height)].take(nearest(mask.shape[1], width), axis=1)
 
 
 def augmented_mask(
@@ -37,17 +37,7 @@ def augmented_mask(
     classes = np.full((size, size), VOID, np.uint8)
     if place:
         (x1, y1), (x2, y2), (to_x1, to_y1), (to_x2, to_y2) = place
-        rows, columns = _nearest(y1, y2, to_y2 - to_y1), _nearest(x1, x2, to_x2 - to_x1)
-        classes[to_y1:to_y2, to_x1:to_x2] = _taken(mask, rows, columns)
+        classes[to_y1:to_y2, to_x1:to_x2] = resized_mask(mask[y1:y2, x1:x2], to_y2 - to_y1, to_x2 - to_x1)
     if flip < augment.flip:
         image, classes = mirrored(image), mirrored(classes)
     return distorted(image, augment.distort), classes
-
-
-def _nearest(first: int, last: int, count: int) -> np.ndarray:
-    """The places of ``count`` pixels that stand for those from ``first`` to ``last``: int64 [count]."""
-    return first + ((np.arange(count) + 0.5) * ((last - first) / count)).astype(np.int64)
-
-
-def _taken(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return mask[rows].take(columns, axis=1)

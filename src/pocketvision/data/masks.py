@@ -77,6 +77,11 @@ def read_mask(mask: Mask) -> np.ndarray:
     return np.where(known[place] == values, order.astype(np.uint8)[place], np.uint8(VOID))
 
 
+def nearest(side: int, to: int) -> np.ndarray:
+    """For each of ``to`` pixels, the number of the one of ``side`` in which its centre lies: int64 [to]."""
+    return (2 * np.arange(to) + 1) * side // (2 * to)
+
+
 def look_at_mask(file: str, colours: bool) -> Seen | str:
     """What a mask has, or why it cannot be used. ``colours``: its values are colours."""
     try:

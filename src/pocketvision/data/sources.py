@@ -21,7 +21,7 @@ from .detection import find_boxes, fit_boxes, words
 from .duplicates import Looks
 from .image import Glimpse, glimpse, shown_size
 from .layouts import SPLITS, Found, Record, read_csv, read_folders
-from .mask_layouts import EXPECTED, find_masks
+from .mask_layouts import EXPECTED, find_masks, of_masks, unmatched
 from .masks import Mask
 from .segmentation import fit_masks, mask_words
 
@@ -117,9 +117,14 @@ def _find(path: Path, task: TaskName | None) -> Found:
         return found
     if task == "detect":
         raise DataError(f"{path}: no boxes in it; expected are COCO's JSON, VOC's XML or YOLO's text")
+    if task != "classify" and (why := unmatched(path)):
+        raise DataError(f"{path}: {why}")
     if task == "segment":
         raise DataError(f"{path}: no masks in it; {EXPECTED}")
-    return read_folders(path) if path.is_dir() else read_csv(path)
+    found = read_folders(path) if path.is_dir() else read_csv(path)
+    if path.is_dir() and of_masks(found.classes):
+        raise DataError(f"{path}: has images and masks, no class folders; use it to segment, or sort images by class")
+    return found
 
 
 def save_split(dataset: Dataset, path: str | Path) -> Path:

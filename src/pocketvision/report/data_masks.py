@@ -1,5 +1,6 @@
 """Images of a data set with their masks laid over them."""
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +40,13 @@ def _chosen(dataset: Dataset) -> list[tuple[Item, int]]:
     order = of_train.sum(axis=0).argsort(kind="stable").tolist()
     wanted = min(len(dataset.train), max(FEWEST, min(MOST, len(order))))
     chosen = dict[int, int]()
-    while len(chosen) < wanted:
-        for index in order[: wanted - len(chosen)]:
-            left = share[:, index].copy()
-            left[list(chosen)] = -1
-            if left.max() > 0:
-                chosen[int(left.argmax())] = index
+    for index in cycle(order):  # every round takes an image: each has some class
+        if len(chosen) == wanted:
+            break
+        left = share[:, index].copy()
+        left[list(chosen)] = -1
+        if left.max() > 0:
+            chosen[int(left.argmax())] = index
     return [(dataset.train[number], index) for number, index in chosen.items()]
 
 

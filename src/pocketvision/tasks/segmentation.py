@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.loader import Batch
-from ..data.masks import VOID
+from ..data.mask_transforms import resized_mask
+from ..data.masks import VOID, nearest
 from ..nn.heads.masks import MaskOutputs
 from . import LossOptions
 
@@ -18,13 +19,7 @@ AUX = 0.5  # weight of the auxiliary head's loss, as in TorchVision's references
 
 def enlarged(found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A class map [h, w] at ``size`` (width, height): of each pixel there the one that covers its centre."""
-    rows, columns = _nearest(found.shape[0], size[1]), _nearest(found.shape[1], size[0])
-    return found[rows[:, None], columns]
-
-
-def _nearest(side: int, to: int) -> np.ndarray:
-    """For each of ``to`` pixels, the number of the one of ``side`` in which its centre lies."""
-    return (2 * np.arange(to) + 1) * side // (2 * to)
+    return resized_mask(found, size[1], size[0])
 
 
 def confusion(truth: Tensor, found: Tensor, classes: int) -> Tensor:
@@ -70,7 +65,7 @@ class SegmentationMeter:
         found_BHW = outputs.logits.argmax(1)
         for found_HW, mask_HW in zip(found_BHW, batch.masks, strict=True):
             rows, columns = (
-                torch.from_numpy(_nearest(*sides)).to(device)
+                torch.from_numpy(nearest(*sides)).to(device)
                 for sides in zip(found_HW.shape, mask_HW.shape, strict=True)
             )
             self.matrix += confusion(mask_HW.to(device), found_HW[rows[:, None], columns], classes)
