@@ -67,7 +67,8 @@ def read_mask(mask: Mask) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:
-        fix = "replace it by a readable mask or remove it"
+        absent = isinstance(error, FileNotFoundError)
+        fix = "put it back" if absent else "replace it by a readable mask or remove it"
         raise DataError(f"{mask.file}: {reason(mask.file, error)}; {fix}") from error
     if values.dtype != np.uint32:
         return _table(mask.values, 1 << 8 * values.itemsize)[values]
