@@ -238,5 +238,5 @@ def test_masks_that_change_after_they_were_found(tmp_path: Path):
     with pytest.raises(DataError, match="it has 40 x 10 pixels, when it was found it had 40 x 30; replace it"):
         read_mask(mask)
     Path(mask.file).unlink()
-    with pytest.raises(DataError, match="there is no such file; put it back$"):
+    with pytest.raises(DataError, match=r"there is no such file; put it back$"):
         read_mask(mask)
