@@ -19,7 +19,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def peers(path: Path, calibration: np.ndarray, out: Path) -> bytes:
     return out.read_bytes()
 
 
-def processor_ms(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+def processor_ms(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Milliseconds of this thread for one call of each: the least of ``ROUNDS``, the second of two calls in a row."""
     least = dict.fromkeys(calls, float("inf"))
     for _ in range(ROUNDS):

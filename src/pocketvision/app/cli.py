@@ -366,7 +366,7 @@ def main(command: Callable[..., Any] = app) -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())  # type: ignore[attr-defined]
             sys.exit(0)
-        code = _fail(error.format_message())  # type: ignore[attr-defined]
+        code = _fail(error.format_message().replace("Value error, ", ""))  # type: ignore[attr-defined]
     sys.exit(code if isinstance(code, int) else 0)
 
 
