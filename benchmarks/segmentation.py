@@ -1,7 +1,7 @@
 """LR-ASPP, R-ASPP, DeepLabV3 and FCN on a small segmentation set, in the form of S1 Table 7, and S1's observations.
 
     python benchmarks/segmentation.py train DATA --row "V2 LR 128" --weights FOLDER [--seed 0]
-    python benchmarks/segmentation.py latency
+    python benchmarks/segmentation.py latency [--size 256]
     python benchmarks/segmentation.py lowres DATA --weights FOLDER
     python benchmarks/segmentation.py join      # all runs and the latency -> benchmarks/results/segmentation.json
 
@@ -151,16 +151,16 @@ def train_run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def latency_run(_: argparse.Namespace) -> dict[str, Any]:
+def latency_run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds, parameters and MAdds of every row, in the form that is deployed."""
-    specs = {row.name: as_folded(row.spec(CAMVID, SMALL)) for row in ROWS.values()}
+    specs = {row.name: as_folded(row.spec(CAMVID, arguments.size)) for row in ROWS.values()}
     unique = {name: spec for name, spec in specs.items() if not name.endswith("scratch") or name[:-8] not in specs}
     with tempfile.TemporaryDirectory() as folder:
         sessions = {}
         for number, (name, spec) in enumerate(unique.items()):
             artifact = export(stand_in(spec), out=Path(folder) / f"{number}.onnx")
             sessions[name] = open_file(artifact, threads=1)
-        measured = measure_sessions(sessions, n=TIMED, seconds=240)
+        measured = measure_sessions(sessions, n=TIMED, seconds=120)
     return {
         name: {"params": cost(spec).params, "madds": cost(spec).madds, **measured[name].to_dict()}
         for name, spec in unique.items()
