@@ -41,11 +41,10 @@ def _accuracy(found: dict[str, Any]) -> str:
     rows = []
     for run in sorted(found["runs"], key=lambda run: (run["size"], -run["val"]["miou"])):
         own = times.get(run["row"])
-        size = run["size"]
-        at = found["latency"][0]["size"] if found["latency"] else None
-        network = [f"{own['params'] / 1e6:.2f}", f"{own['madds'] / 1e9:.2f}"] if own else ["-", "-"]
-        ms = f"{own['median_ms']:.1f}" if own and at == size else "-"
-        network = network if at == size else [network[0], "-"]
+        size, timed = run["size"], found["latency"][0]["size"] if found["latency"] else None
+        same = own is not None and timed == size
+        network = [f"{own['params'] / 1e6:.2f}" if own else "-", f"{own['madds'] / 1e9:.2f}" if own and same else "-"]
+        ms = f"{own['median_ms']:.1f}" if own and same else "-"
         accuracy = [f"{100 * run['val'][name]:.1f}" for name in ("miou", "pixel_accuracy")]
         rows.append(
             [run["row"], f"{size}", f"{run['epochs']}", f"{run['processor_s'] / 60:.0f}", *accuracy, *network, ms]
@@ -94,7 +93,7 @@ def _export() -> str:
         return text + f"{NOT_RUN.capitalize()}.\n"
     rows = [
         [row["network"], f"{row['classes']}", f"{row['size']}", *(f"{row['processor_ms'][form]:.2f}" for form in FORMS)]
-        for row in found["rows"]
+        for row in found["networks"]
     ]
     words = (
         "Processor time in ms, one thread: the small map alone, enlarged, with ArgMax over the second axis, and the "
