@@ -164,7 +164,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Hardsigmoid() if se.gate == "hard_sigmoid" else nn.Sigmoid()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(x_BCHW, 1)
+        pooled = x_BCHW.mean((2, 3), keepdim=True)
         return x_BCHW * self.gate(self.expand(F.relu(self.reduce(pooled))))
 
 
