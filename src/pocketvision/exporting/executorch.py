@@ -83,10 +83,10 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
             raise ExportError(f"ExecuTorch cannot load the file: {error}; export the model again") from None
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        writable = images if images.flags.writeable else images.copy()
-        answers = [
-            [output.numpy().copy() for output in method.execute((torch.from_numpy(one[None]),))] for one in writable
-        ]
+        answers = list[list[np.ndarray]]()
+        for one in images:
+            pixels = torch.from_numpy(np.array(one[None]))  # writable and contiguous
+            answers.append([output.numpy().copy() for output in method.execute((pixels,))])
         return [np.concatenate(each) for each in zip(*answers, strict=True)]
 
     return run

@@ -43,7 +43,9 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
     assert calibration is not None
     zero = middle(mean)
     content = _converted(ChannelsLast(model, form, zero), torch.zeros(1, size, size, 3))
-    return with_names(litert_int8.quantize(content, calibration, zero), IMAGE, OUTPUTS[form])
+    with _quiet():
+        content = litert_int8.quantize(content, calibration, zero)
+    return with_names(content, IMAGE, OUTPUTS[form])
 
 
 def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[np.ndarray]]:

@@ -1,0 +1,161 @@
+"""LiteRT and ExecuTorch: what the files compute. One small network of each task; a conversion takes seconds."""
+
+import copy
+import importlib
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pocketvision.errors import ConfigurationError
+from pocketvision.exporting.channels_last import ChannelsLast, check_installed, middle
+from pocketvision.nn.heads.ssd import decode
+from pocketvision.nn.layers import Normalize, SqueezeExcitation
+
+RUNTIMES = {"litert": "litert_torch", "executorch": "executorch"}
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest):
+    """The exporter's module, where its packages are."""
+    if importlib.util.find_spec(RUNTIMES[request.param]) is None:
+        pytest.skip(f"{RUNTIMES[request.param]} is not installed")
+    return importlib.import_module(f"pocketvision.exporting.{request.param}")
+
+
+@pytest.fixture(scope="module")
+def litert():
+    pytest.importorskip("litert_torch")
+    return importlib.import_module("pocketvision.exporting.litert")
+
+
+def pictures(model, count: int = 6) -> np.ndarray:
+    """Smooth, so that neighbouring pixels are alike as in photos."""
+    size = model.spec.preprocessing.size
+    small = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    large = nn.functional.interpolate(small, (size, size), mode="bicubic").clamp(0, 1)
+    return (255 * large).permute(0, 2, 3, 1).round().to(torch.uint8).numpy()
+
+
+@torch.no_grad()
+def outputs(model, form: str, images: np.ndarray) -> list[np.ndarray]:
+    """What torch says, of the network as it was trained."""
+    said = model(Normalize(model.spec.preprocessing)(torch.from_numpy(images).permute(0, 3, 1, 2)))
+    match form:
+        case "scores":
+            return [said.softmax(1).numpy()]
+        case "dense":
+            return [each.numpy() for each in decode(said)]
+        case "raw":
+            return [said.logits.numpy(), said.codes.numpy()]
+        case "logits":
+            return [said.logits.numpy()]
+    return [said.logits.argmax(1).to(torch.uint8).numpy()]
+
+
+def test_the_frame_says_what_the_model_says(model, detector, segmenter):
+    for network, form in ((model, "scores"), (detector, "dense"), (detector, "raw"), (segmenter, "classes")):
+        images = pictures(network, 1)
+        with torch.no_grad():
+            framed = ChannelsLast(network, form)(torch.from_numpy(images))
+        for expected, actual in zip(outputs(network, form, images), framed.values(), strict=True):
+            np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-3, atol=2e-4)
+
+
+def test_centred_pixels_differ_at_the_border_only(model):
+    images, zero = pictures(model, 1), middle(model.spec.preprocessing.mean)
+    whole, centred = ChannelsLast(model, "scores"), ChannelsLast(model, "scores", zero)
+    rows = whole.rows.reshape(32, 3)
+    with torch.no_grad():
+        pixels = torch.from_numpy(images).float()
+        first = [next(m for m in each.model.modules() if isinstance(m, nn.Conv2d)) for each in (whole, centred)]
+        expected = first[0]((pixels - rows).permute(0, 3, 1, 2))[..., 1:-1, 1:-1]
+        actual = first[1]((pixels - zero).permute(0, 3, 1, 2))[..., 1:-1, 1:-1]
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_names_what_to_install():
+    with pytest.raises(ConfigurationError, match=r"needs nowhere_to_be_found.*pip install x"):
+        check_installed("nowhere_to_be_found", "pip install x")
+
+
+def test_scores(runtime, model):
+    images = pictures(model)
+    content = runtime.convert(model, "scores")
+    (actual,) = runtime.open_file(content)(images)
+    (expected,) = outputs(model, "scores", images)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert expected.std(0).min() > 1e-3
+
+
+@pytest.mark.slow
+def test_float16_scores(runtime, model):
+    images = pictures(model)
+    (expected,) = outputs(model, "scores", images)
+    (half,) = runtime.open_file(runtime.convert(model, "scores", "float16"))(images)
+    np.testing.assert_allclose(half, expected, atol=0.02)
+    assert np.abs(half - expected).max() > 1e-6  # it did round
+
+
+@pytest.mark.slow
+def test_boxes_of_every_anchor(runtime, detector):
+    images = pictures(detector, 2)
+    actual = runtime.open_file(runtime.convert(detector, "dense"))(images)
+    for one, expected in zip(actual, outputs(detector, "dense", images), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_classes_of_pixels(runtime, segmenter):
+    images = pictures(segmenter, 2)
+    (actual,) = runtime.open_file(runtime.convert(segmenter, "classes"))(images)
+    (expected,) = outputs(segmenter, "classes", images)
+    assert actual.dtype == np.uint8 and actual.shape == expected.shape
+    assert (actual == expected).mean() > 0.999
+    assert len(np.unique(expected)) > 1
+
+
+def test_int8_scores(runtime, model):
+    images = pictures(model, 16)
+    (actual,) = runtime.open_file(runtime.convert(model, "scores", "int8", images))(images)
+    (expected,) = outputs(model, "scores", images)
+    error = np.mean((actual - expected) ** 2) / expected.var()
+    assert 1e-9 < error < 0.1
+
+
+def operators(content: bytes) -> list[str]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    assert (image["name"], image["dtype"], len(image["shape"])) == ("image", np.uint8, 4)
+    return [operator["op_name"] for operator in interpreter._get_ops_details()]
+
+
+def test_litert_files_are_lean(litert, model):
+    """Nothing is transposed; in int8 the image's bytes go into the first convolution without becoming float."""
+    assert "TRANSPOSE" not in operators(litert.convert(model, "scores"))
+    names = operators(litert.convert(model, "scores", "int8", pictures(model)))
+    assert names[:5] == ["QUANTIZE", "PAD", "CONV_2D", "DEQUANTIZE", "HARD_SWISH"]
+    assert not {"TRANSPOSE", "CAST"} & set(names)
+
+
+@pytest.mark.slow
+def test_a_squeeze_that_is_switched_off(litert, model):
+    """Its weights are all 0: the step of its bias, and that of what it gives, must not be 0."""
+    off = copy.deepcopy(model)
+    squeeze = next(module for module in off.modules() if isinstance(module, SqueezeExcitation))
+    with torch.no_grad():
+        squeeze.reduce.weight.zero_()
+        squeeze.reduce.bias.fill_(-1)  # ReLU makes 0 of it
+        squeeze.expand.weight[:4] = 0
+        squeeze.expand.bias[:4] = 2
+    images = pictures(off, 16)
+    (actual,) = litert.open_file(litert.convert(off, "scores", "int8", images))(images)
+    (expected,) = outputs(off, "scores", images)
+    assert np.mean((actual - expected) ** 2) / expected.var() < 0.1
