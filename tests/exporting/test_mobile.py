@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pocketvision.errors import ConfigurationError
-from pocketvision.exporting.channels_last import ChannelsLast, check_installed, middle
+from pocketvision.exporting.channels_last import ChannelsLast, middle
+from pocketvision.exporting.extras import imported
 from pocketvision.nn.heads.ssd import decode
 from pocketvision.nn.layers import Normalize, SqueezeExcitation
 
@@ -77,8 +78,8 @@ def test_centred_pixels_differ_at_the_border_only(model):
 
 
 def test_names_what_to_install():
-    with pytest.raises(ConfigurationError, match=r"needs nowhere_to_be_found.*pip install x"):
-        check_installed("nowhere_to_be_found", "pip install x")
+    with pytest.raises(ConfigurationError, match=r"needs nowhere_to_be_found.*pip install \"pocketvision\[x\]"):
+        imported("nowhere_to_be_found.inside", "x")
 
 
 def test_scores(runtime, model):

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ExportError, nearest
+from ..files import write_bytes
 from ..nn.fold import fold
 from ..nn.heads.classifier import Classifier
 from ..nn.heads.masks import MaskOutputs
 from ..nn.heads.ssd import SSDOutputs, decode
 from ..nn.layers import SqueezeExcitation
 from ..nn.model import Model
-from .artifact import OUTPUTS, Form
+from ..spec.heads import SSDHead
+from .artifact import Artifact, finish
+from .contract import OUTPUTS, Form, check_form, contract_of, image_input
+from .detector import anchors_of
+
+PRECISIONS = ("float32", "float16", "int8")
+Convert = Callable[[Model, Form, str, np.ndarray | None], bytes]  # model, form, precision, calibration
+
+
+def export_by(
+    convert: Convert, model: Model, out: Path, precision: str, calibration: np.ndarray | None, form: Form | None
+) -> Artifact:
+    """Check the arguments of an ``export``, write what ``convert`` makes, and its contract; see ``litert.export``."""
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision {precision!r} is unknown; {nearest(precision, PRECISIONS)}")
+    if (calibration is None) is (precision == "int8"):
+        raise ConfigurationError(
+            "int8 needs calibration images of the training data, uint8 [N, S, S, 3]; float32 and float16 take none"
+        )
+    if model.training:
+        raise ConfigurationError("the model is in train mode: call model.eval() before the export")
+    spec, size = model.spec, model.spec.preprocessing.size
+    if calibration is not None and (calibration.dtype != np.uint8 or calibration.shape[1:] != (size, size, 3)):
+        raise ConfigurationError(
+            f"calibration takes uint8 images [N, {size}, {size}, 3], not {calibration.dtype} {list(calibration.shape)}"
+        )
+    form = check_form(spec.head, form or ("dense" if isinstance(spec.head, SSDHead) else None))
+    if form == "nms":
+        raise ConfigurationError(
+            f"{out} cannot hold the selection of boxes: export form 'dense' or 'raw' of an SSD; the boxes are then "
+            "selected by the program that runs it"
+        )
+    content = convert(model, form, precision, calibration)
+    try:
+        write_bytes(out, content)
+    except OSError as error:
+        raise ExportError(f"cannot write {out}: {error.strerror}; choose another place") from None
+    anchors = anchors_of(model) if form in ("dense", "raw") else ()
+    return finish(out, contract_of(spec, form, precision, anchors=anchors, image=image_input(size, 1)))
 
 
 class HardSigmoid(nn.Module):
@@ -46,7 +87,8 @@ class ChannelsLast(nn.Module):
     def __init__(self, model: Model, form: Form, zero: int | None = None, half: bool = False) -> None:
         super().__init__()
         preprocessing = model.spec.preprocessing
-        self.form, self.zero, self.size = form, zero, preprocessing.size
+        self.form: Form = form
+        self.zero, self.size = zero, preprocessing.size
         self.dtype = torch.float16 if half else torch.float32
         self.model = fold(model).float().cpu()
         means = 255 * torch.tensor(preprocessing.mean)
@@ -59,7 +101,7 @@ class ChannelsLast(nn.Module):
                 first.bias += (first.weight.sum((2, 3)) * (zero - means)).sum(1)
         for module in self.model.modules():
             if isinstance(module, SqueezeExcitation) and isinstance(module.gate, nn.Hardsigmoid):
-                module.gate = HardSigmoid()
+                module.register_module("gate", HardSigmoid())
         self.model.to(self.dtype)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -91,9 +133,3 @@ class ChannelsLast(nn.Module):
 def middle(mean: tuple[float, float, float]) -> int:
     """The pixel value that is nearest to the channels' means."""
     return round(255 * sum(mean) / 3)
-
-
-def check_installed(module: str, install: str) -> None:
-    """Raise ConfigurationError, with the line that mends it, unless ``module`` can be imported."""
-    if find_spec(module) is None:
-        raise ConfigurationError(f"this needs {module}, which is not installed: {install}")

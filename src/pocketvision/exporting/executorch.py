@@ -6,20 +6,39 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..errors import ExportError
+from ..errors import ConfigurationError, ExportError
 from ..nn.model import Model
-from .artifact import Form
-from .channels_last import ChannelsLast, check_installed
+from .artifact import Artifact
+from .channels_last import ChannelsLast, export_by
+from .contract import Form
+from .extras import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INSTALL = 'pip install "pocketvision[executorch]"'
+_pool = list[int]()  # of how many threads ExecuTorch's pool is, once it is known
+EXTRA = "executorch"
+
+
+def export(
+    model: Model,
+    *,
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    form: Form | None = None,
+    out: Path | str,
+) -> Artifact:
+    """Write ``model`` as .pte to ``out``; arguments and errors as ``litert.export``."""
+    out = Path(out)
+    if out.suffix != ".pte":
+        raise ConfigurationError(f"{out} must end in .pte; nearest valid: {out.with_suffix('.pte')}")
+    return export_by(convert, model, out, precision, calibration, form)
 
 
 def convert(model: Model, form: Form, precision: str = "float32", calibration: np.ndarray | None = None) -> bytes:
@@ -31,61 +50,58 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
 
     Raises ConfigurationError where executorch is not installed, ExportError when it cannot convert.
     """
-    check_installed("executorch", INSTALL)
     size = model.spec.preprocessing.size
     image = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     module: torch.nn.Module = ChannelsLast(model, form, half=precision == "float16").eval()
     with _quiet(), torch.no_grad():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-
+        exir = imported("executorch.exir", EXTRA)
+        xnnpack = imported("executorch.backends.xnnpack.partition.xnnpack_partitioner", EXTRA)
         try:
             if precision == "int8":
                 assert calibration is not None
                 module = _quantized(module, image, calibration)
             program = torch.export.export(module, (image,))
-            return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+            edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
+            return edge.to_executorch().buffer
         except (RuntimeError, ValueError, NotImplementedError) as error:
             cause = str(error).strip().partition("\n")[0]
             raise ExportError(f"executorch cannot convert {model.spec.backbone.name}: {cause}") from error
 
 
 def _quantized(module: torch.nn.Module, image: torch.Tensor, calibration: np.ndarray) -> torch.nn.Module:
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(torch.export.export(module, (image,)).module(), quantizer)
+    xnnpack = imported("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", EXTRA)
+    pt2e = imported("torchao.quantization.pt2e.quantize_pt2e", EXTRA)
+    quantizer = xnnpack.XNNPACKQuantizer()
+    quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
+    prepared = pt2e.prepare_pt2e(torch.export.export(module, (image,)).module(), quantizer)
     for one in calibration:
         prepared(torch.from_numpy(one[None].copy()))
-    return convert_pt2e(prepared)
+    return pt2e.convert_pt2e(prepared)
 
 
 def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[np.ndarray]]:
     """uint8 images [N, S, S, 3] -> the outputs of a file, in its order; images go through one by one.
 
-    The number of threads is the process's: ExecuTorch has one pool, which the last call of this function sets.
+    ExecuTorch has one pool of threads for the whole process, which takes all cores unless told: it is set before a call
+    where the one before had another number.
     Raises ConfigurationError where executorch is not installed, ExportError for a file that it cannot load.
     """
-    check_installed("executorch", INSTALL)
     with _quiet():
-        from executorch.extension.pybindings import portable_lib
-        from executorch.runtime import Runtime
-
-        portable_lib._unsafe_reset_threadpool(threads)
+        portable_lib = imported("executorch.extension.pybindings.portable_lib", EXTRA)
+        runtime = imported("executorch.runtime", EXTRA).Runtime.get()
         try:
-            program = Runtime.get().load_program(content)
+            program = runtime.load_program(content)
             method: Any = program.load_method("forward")
         except RuntimeError as error:
             raise ExportError(f"ExecuTorch cannot load the file: {error}; export the model again") from None
 
     def run(images: np.ndarray) -> list[np.ndarray]:
+        if _pool != [threads]:
+            portable_lib._unsafe_reset_threadpool(threads)
+            _pool[:] = [threads]
         answers = list[list[np.ndarray]]()
         for one in images:
-            pixels = torch.from_numpy(np.array(one[None]))  # writable and contiguous
+            pixels = torch.from_numpy(np.array(one[None], order="C"))  # writable and contiguous
             answers.append([output.numpy().copy() for output in method.execute((pixels,))])
         return [np.concatenate(each) for each in zip(*answers, strict=True)]
 

@@ -6,23 +6,49 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..errors import ExportError
+from ..errors import ConfigurationError, ExportError
 from ..nn.model import Model
 from . import litert_int8
-from .artifact import OUTPUTS, Form
-from .channels_last import ChannelsLast, check_installed, middle
+from .artifact import Artifact
+from .channels_last import ChannelsLast, export_by, middle
+from .contract import OUTPUTS, Form
+from .extras import imported
 from .litert_file import with_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 IMAGE = "image"  # the input's name
-INSTALL = 'pip install "pocketvision[litert]"'
+EXTRA = "litert"
+
+
+def export(
+    model: Model,
+    *,
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    form: Form | None = None,
+    out: Path | str,
+) -> Artifact:
+    """Write ``model`` (eval mode; it is folded on a copy) as .tflite to ``out``, with its contract beside it.
+
+    ``precision``: see ``convert``. ``calibration``: for int8, some dozens of images of the training data, uint8
+    [N, S, S, 3], prepared as the network takes them. ``form``: "dense" (the default) or "raw" of an SSD, "classes" or
+    "logits" of a segmenter. Files take one image at a time.
+
+    Raises ConfigurationError for a model in train mode, a precision, calibration, form or suffix that does not fit, or
+    a missing package; ExportError when the conversion or the writing fails.
+    """
+    out = Path(out)
+    if out.suffix != ".tflite":
+        raise ConfigurationError(f"{out} must end in .tflite; nearest valid: {out.with_suffix('.tflite')}")
+    return export_by(convert, model, out, precision, calibration, form)
 
 
 def convert(model: Model, form: Form, precision: str = "float32", calibration: np.ndarray | None = None) -> bytes:
@@ -35,7 +61,6 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
 
     Raises ConfigurationError where litert-torch is not installed, ExportError when it cannot convert.
     """
-    check_installed("litert_torch", INSTALL)
     size, mean = model.spec.preprocessing.size, model.spec.preprocessing.mean
     if precision != "int8":
         content = _converted(ChannelsLast(model, form), torch.zeros(1, size, size, 3, dtype=torch.uint8))
@@ -53,12 +78,10 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
 
     Raises ConfigurationError where ai-edge-litert is not installed, ExportError for a file that it cannot load.
     """
-    check_installed("ai_edge_litert", INSTALL)
     with _quiet():
-        from ai_edge_litert.interpreter import Interpreter
-
+        interpreters = imported("ai_edge_litert.interpreter", EXTRA)
         try:
-            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter = interpreters.Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ExportError(f"LiteRT cannot load the file: {error}; export the model again") from None
@@ -77,8 +100,7 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
 
 def _converted(module: ChannelsLast, image: torch.Tensor) -> bytes:
     with _quiet():
-        import litert_torch
-
+        litert_torch = imported("litert_torch", EXTRA)
         try:
             return litert_torch.convert(module.eval(), sample_kwargs={IMAGE: image}).model_content()
         except (RuntimeError, ValueError, NotImplementedError) as error:
@@ -88,9 +110,9 @@ def _converted(module: ChannelsLast, image: torch.Tensor) -> bytes:
 
 def _half(content: bytes) -> bytes:
     with _quiet():
-        from ai_edge_quantizer import qtyping, quantizer
-        from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
+        qtyping, quantizer, algorithms = (
+            imported(f"ai_edge_quantizer.{module}", EXTRA) for module in ("qtyping", "quantizer", "algorithm_manager")
+        )
         rounding = quantizer.Quantizer(bytearray(content))
         weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         rounding.update_quantization_recipe(
@@ -99,7 +121,7 @@ def _half(content: bytes) -> bytes:
             op_config=qtyping.OpQuantizationConfig(
                 weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
             ),
-            algorithm_key=AlgorithmName.FLOAT_CASTING,
+            algorithm_key=algorithms.AlgorithmName.FLOAT_CASTING,
         )
         return bytes(rounding.quantize(enable_progress_report=False, enable_progress_bar=False).quantized_model)
 

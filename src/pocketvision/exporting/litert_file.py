@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..quant.ranges import Range
+from .extras import imported
 
 MOST_BIAS = 2**30  # a bias is a 32-bit number of steps
 
 
+@cache
+def _tools() -> Any:
+    return imported("ai_edge_litert.tools.flatbuffer_utils", "litert")
+
+
+@cache
+def _schema() -> Any:
+    return imported("ai_edge_litert.schema_py_generated", "litert")
+
+
 def read(content: bytes) -> Any:
     """The file as the schema's objects."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    return _tools().read_model_from_bytearray(bytearray(content))
 
 
 def write(file: Any) -> bytes:
     """The bytes of ``file``."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(file))
+    return bytes(_tools().convert_object_to_bytearray(file))
 
 
 def kind(file: Any, operator: Any) -> int:
     """The builtin operator's number."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    return flatbuffer_utils.get_builtin_code_from_operator_code(file.operatorCodes[operator.opcodeIndex])
+    return _tools().get_builtin_code_from_operator_code(file.operatorCodes[operator.opcodeIndex])
 
 
 def name_of(graph: Any, index: int) -> str:
@@ -96,7 +102,7 @@ def with_corrected_biases(content: bytes, quantized: bytes, means: Mapping[str, 
 
 def with_rounding(content: bytes, name: str, low: float, high: float) -> bytes:
     """The float file ``content`` with the tensor ``name`` going through 8 bits of that range."""
-    from ai_edge_litert import schema_py_generated as schema
+    schema = _schema()
 
     file = read(content)
     graph = file.subgraphs[0]
@@ -120,25 +126,25 @@ def with_rounding(content: bytes, name: str, low: float, high: float) -> bytes:
 
 def with_bytes(content: bytes, zero: int) -> bytes:
     """``content``, whose input is int8 pixels less 128, with uint8 pixels as its input; an operator turns them over."""
-    from ai_edge_litert import schema_py_generated as schema
+    schema = _schema()
 
     file = read(content)
     graph = file.subgraphs[0]
     (inner,) = graph.inputs
-    graph.tensors[inner].quantization.scale = np.float32([1])
+    graph.tensors[inner].quantization.scale = np.array([1], np.float32)
     assert graph.tensors[inner].type == schema.TensorType.INT8
     assert graph.tensors[inner].quantization.zeroPoint[0] == zero - 128
     graph.tensors.append(_tensor(graph.tensors[inner], "pixels", schema.TensorType.UINT8, 1.0, zero))
     outer = len(graph.tensors) - 1
     graph.operators.insert(0, _operator(file, schema.BuiltinOperator.QUANTIZE, outer, inner))
-    graph.inputs = np.int32([outer])
+    graph.inputs = np.array([outer], np.int32)
     file.signatureDefs[0].inputs[0].tensorIndex = outer
     return write(file)
 
 
 def _convolutions(file: Any) -> Iterator[tuple[Any, int]]:
     """Convolutions and fully connected layers with a bias, in order, each with the axis of the weights' channels."""
-    from ai_edge_litert import schema_py_generated as schema
+    schema = _schema()
 
     kinds = schema.BuiltinOperator
     axes = {kinds.CONV_2D: 0, kinds.FULLY_CONNECTED: 0, kinds.DEPTHWISE_CONV_2D: 3}
@@ -158,19 +164,19 @@ def _set(file: Any, tensor: Any, values: np.ndarray) -> None:
 
 def _tensor(like: Any, name: str, dtype: int, step: float | None = None, zero: int = 0) -> Any:
     """A tensor of the shape of ``like``; with a ``step``, real = (value - zero) * step."""
-    from ai_edge_litert import schema_py_generated as schema
+    schema = _schema()
 
     made = schema.TensorT()
     made.name, made.type, made.shape, made.shapeSignature = name.encode(), dtype, like.shape, like.shapeSignature
     if step is not None:
         made.quantization = schema.QuantizationParametersT()
-        made.quantization.scale, made.quantization.zeroPoint = np.float32([step]), np.int64([zero])
+        made.quantization.scale, made.quantization.zeroPoint = np.array([step], np.float32), np.array([zero], np.int64)
     return made
 
 
 def _operator(file: Any, builtin: int, source: int, target: int) -> Any:
     """QUANTIZE or DEQUANTIZE of one tensor into another."""
-    from ai_edge_litert import schema_py_generated as schema
+    schema = _schema()
 
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = builtin
@@ -178,5 +184,5 @@ def _operator(file: Any, builtin: int, source: int, target: int) -> Any:
     file.operatorCodes.append(code)
     made = schema.OperatorT()
     made.opcodeIndex = len(file.operatorCodes) - 1
-    made.inputs, made.outputs = np.int32([source]), np.int32([target])
+    made.inputs, made.outputs = np.array([source], np.int32), np.array([target], np.int32)
     return made

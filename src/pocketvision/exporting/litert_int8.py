@@ -9,6 +9,7 @@ import numpy as np
 
 from ..quant.ranges import Range, Seen, candidates
 from . import litert_file
+from .extras import imported
 
 # 8 bits cost time or accuracy here: XNNPACK has no int8 hard-swish; scores and what is decoded keep their resolution.
 FLOAT = ("HARD_SWISH", "SOFTMAX", "OUTPUT")
@@ -56,10 +57,7 @@ def quantize(content: bytes, images: np.ndarray, zero: int) -> bytes:
 
 def observe(content: bytes, images: np.ndarray, zero: int) -> dict[str, Tensor]:
     """Every float tensor that an operator makes, and the input, which has all values that a byte can have."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True, num_threads=1)
-    interpreter.allocate_tensors()
+    interpreter = _interpreter(content, experimental_preserve_all_tensors=True)
     (image,) = interpreter.get_input_details()
     operators = interpreter._get_ops_details()
     made = {index for operator in operators for index in operator["outputs"]}
@@ -110,10 +108,7 @@ def least_harm(
 
 def _outputs(content: bytes, images: np.ndarray, zero: int) -> list[np.ndarray]:
     """Outputs of a file that takes pixels less ``zero``, as float32 or as int8 of step 1."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+    interpreter = _interpreter(content)
     (image,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
     answers = list[list[np.ndarray]]()
     for one in images:
@@ -132,14 +127,18 @@ def _error(truth: list[np.ndarray], outputs: list[np.ndarray]) -> float:
 
 def _quantized(content: bytes, tensors: dict[str, Tensor], ranges: dict[str, Range]) -> bytes:
     """``content`` in 8 bits with these ranges; its input is int8 pixels less 128."""
-    from ai_edge_quantizer import qtyping, quantizer, recipe
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
+    qtyping, quantizer, recipe, algorithms = (
+        imported(f"ai_edge_quantizer.{module}", "litert")
+        for module in ("qtyping", "quantizer", "recipe", "algorithm_manager")
+    )
     work = quantizer.Quantizer(bytearray(litert_file.with_least_weights(content, ranges)))
     work.load_quantization_recipe(recipe.static_wi8_ai8())
+    keep = algorithms.AlgorithmName.NO_QUANTIZE
     for name in FLOAT:
         work.update_quantization_recipe(
-            regex=".*", operation_name=qtyping.TFLOperationName[name], algorithm_key=AlgorithmName.NO_QUANTIZE
+            regex=".*",
+            operation_name=qtyping.TFLOperationName[name],
+            algorithm_key=keep,
         )
     found: dict[str, Any] = {
         name: {
@@ -151,3 +150,11 @@ def _quantized(content: bytes, tensors: dict[str, Tensor], ranges: dict[str, Ran
     result = work.quantize(found, enable_progress_report=False, enable_progress_bar=False)
     means = {name: tensor.seen.channel_mean for name, tensor in tensors.items()}
     return litert_file.with_corrected_biases(content, bytes(result.quantized_model), means)
+
+
+def _interpreter(content: bytes, **options: Any) -> Any:
+    interpreter = imported("ai_edge_litert.interpreter", "litert").Interpreter(
+        model_content=content, num_threads=1, **options
+    )
+    interpreter.allocate_tensors()
+    return interpreter

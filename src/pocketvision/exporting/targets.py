@@ -24,6 +24,8 @@ class Target:
 
 TARGETS = {
     "onnx": Target(".onnx", ("float32", "int8")),
+    "litert": Target(".tflite", ("float32", "float16", "int8")),
+    "executorch": Target(".pte", ("float32", "float16", "int8")),
 }
 
 
@@ -53,6 +55,10 @@ def export_to(
     match name:
         case "onnx":
             from . import onnx as exporter
+        case "litert":
+            from . import litert as exporter
+        case "executorch":
+            from . import executorch as exporter
         case _:
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, TARGETS)}")
     return exporter.export(model, precision=precision, calibration=calibration, form=form, out=out)

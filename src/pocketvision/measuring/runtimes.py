@@ -219,11 +219,25 @@ def _open_onnx(artifact: Artifact, threads: int) -> Run:
     return lambda images: session.run(fetch, {feed: images})  # type: ignore[return-value]  (no sparse tensors here)
 
 
+def _open_litert(artifact: Artifact, threads: int) -> Run:
+    from ..exporting.litert import open_file
+
+    return open_file(artifact.path.read_bytes(), threads)
+
+
+def _open_executorch(artifact: Artifact, threads: int) -> Run:
+    from ..exporting.executorch import open_file
+
+    return open_file(artifact.path.read_bytes(), threads)
+
+
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
         Runtime("torch", "torch", "pip install torch torchvision", None, None),
         Runtime("onnxruntime", "onnxruntime", "pip install onnxruntime", "onnx", _open_onnx),
+        Runtime("litert", "ai-edge-litert", 'pip install "pocketvision[litert]"', "litert", _open_litert),
+        Runtime("executorch", "executorch", 'pip install "pocketvision[executorch]"', "executorch", _open_executorch),
     )
 }
 
