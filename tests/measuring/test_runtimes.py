@@ -6,7 +6,7 @@ import torch
 
 from pocketvision.errors import ConfigurationError, ExportError
 from pocketvision.measuring import runtimes
-from pocketvision.measuring.runtimes import RUNTIMES, Runtime, open_artifact, open_model
+from pocketvision.measuring.runtimes import ALWAYS_THERE, RUNTIMES, Runtime, open_artifact, open_model
 from pocketvision.nn.layers import Normalize
 
 
@@ -74,7 +74,7 @@ def test_runtime_that_is_not_installed(exported, monkeypatch):
 
 
 def test_registry():
-    assert set(RUNTIMES) == {"onnxruntime", "torch"}
+    assert {*ALWAYS_THERE, "litert", "executorch"} <= set(RUNTIMES)
     for name, runtime in RUNTIMES.items():
         assert runtime.name == name
         assert runtime.install.startswith("pip install ")

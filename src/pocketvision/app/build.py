@@ -12,7 +12,7 @@ from ..errors import ConfigurationError, DataError, nearest
 from ..exporting.artifact import Artifact
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.parity import AnyParity
-from ..measuring.runtimes import RUNTIMES, check_threads, open_any_model, open_file
+from ..measuring.runtimes import ALWAYS_THERE, check_threads, open_any_model, open_file
 from ..nn.model import Model
 from ..report.content import BuildReport, Candidate, EvaluationResult, Promise
 from ..report.write import write_report
@@ -46,8 +46,8 @@ class Budget:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.runtime not in RUNTIMES:
-            raise ConfigurationError(f"runtime {self.runtime!r} is unknown; {nearest(self.runtime, RUNTIMES)}")
+        if self.runtime not in ALWAYS_THERE:
+            raise ConfigurationError(f"runtime {self.runtime!r} is unknown; {nearest(self.runtime, ALWAYS_THERE)}")
         for name in ("max_ms", "max_mb"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -10,7 +10,7 @@ from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
 from ..measuring.latency import Latency, measure_sessions
 from ..measuring.machine import usable_cores
-from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file, torch_threads
+from ..measuring.runtimes import ALWAYS_THERE, Session, check_threads, open_any_model, open_file, torch_threads
 from ..nn.model import Model
 from ..report.content import EvaluationResult
 from ..spec.heads import task_of
@@ -198,8 +198,8 @@ def measure(
     that a detector's "raw" or "dense" outputs still need. Raises ConfigurationError for an unknown target or runtime.
     """
     for runtime in runtimes:
-        if runtime not in RUNTIMES:
-            raise ConfigurationError(f"runtime {runtime!r} is unknown; {nearest(runtime, RUNTIMES)}")
+        if runtime not in ALWAYS_THERE:
+            raise ConfigurationError(f"runtime {runtime!r} is unknown; {nearest(runtime, ALWAYS_THERE)}")
     names = [targets] if isinstance(targets, str | Path) else list(targets)
     with ExitStack() as stack:
         sessions = dict[str, Session[Any]]()

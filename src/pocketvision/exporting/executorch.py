@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,15 @@ def _quantized(module: torch.nn.Module, image: torch.Tensor, calibration: np.nda
     return pt2e.convert_pt2e(prepared)
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A method reads its program, and that the file's bytes, where they lie, without keeping either alive."""
+
+    content: bytes
+    program: Any
+    method: Any
+
+
 def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[np.ndarray]]:
     """uint8 images [N, S, S, 3] -> the outputs of a file, in its order; images go through one by one.
 
@@ -91,7 +101,7 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
         runtime = imported("executorch.runtime", EXTRA).Runtime.get()
         try:
             program = runtime.load_program(content)
-            method: Any = program.load_method("forward")
+            loaded = _Loaded(content, program, program.load_method("forward"))
         except RuntimeError as error:
             raise ExportError(f"ExecuTorch cannot load the file: {error}; export the model again") from None
 
@@ -102,7 +112,7 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
         answers = list[list[np.ndarray]]()
         for one in images:
             pixels = torch.from_numpy(np.array(one[None], order="C"))  # writable and contiguous
-            answers.append([output.numpy().copy() for output in method.execute((pixels,))])
+            answers.append([output.numpy().copy() for output in loaded.method.execute((pixels,))])
         return [np.concatenate(each) for each in zip(*answers, strict=True)]
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -124,19 +124,38 @@ def with_rounding(content: bytes, name: str, low: float, high: float) -> bytes:
     return write(file)
 
 
-def with_bytes(content: bytes, zero: int) -> bytes:
-    """``content``, whose input is int8 pixels less 128, with uint8 pixels as its input; an operator turns them over."""
-    schema = _schema()
+def beginning(content: bytes, harmful: Collection[str], most: int) -> list[str]:
+    """What the operators make from the first one to the last reader of a ``harmful`` tensor that is made by one of the
+    first ``most`` convolutions, or right after one."""
+    file = read(content)
+    graph, convolutions, last = file.subgraphs[0], 0, -1
+    starts = [operator for operator, _ in _convolutions(file)]
+    for operator in graph.operators:
+        convolutions += any(operator is start for start in starts)
+        if convolutions > most:
+            break
+        if any(name_of(graph, index) in harmful for index in operator.outputs):
+            made = set(operator.outputs)
+            readers = [place for place, other in enumerate(graph.operators) if made & set(other.inputs)]
+            last = max(readers, default=last)
+    return [name_of(graph, index) for operator in graph.operators[: last + 1] for index in operator.outputs]
 
+
+def with_bytes(content: bytes, zero: int) -> bytes:
+    """``content``, whose input is int8 pixels less 128, or float pixels less ``zero``, with uint8 pixels as its input;
+    one operator makes the other of them."""
+    schema = _schema()
     file = read(content)
     graph = file.subgraphs[0]
     (inner,) = graph.inputs
-    graph.tensors[inner].quantization.scale = np.array([1], np.float32)
-    assert graph.tensors[inner].type == schema.TensorType.INT8
-    assert graph.tensors[inner].quantization.zeroPoint[0] == zero - 128
+    kind = schema.BuiltinOperator.DEQUANTIZE
+    if graph.tensors[inner].type == schema.TensorType.INT8:
+        kind = schema.BuiltinOperator.QUANTIZE
+        graph.tensors[inner].quantization.scale = np.array([1], np.float32)
+        assert graph.tensors[inner].quantization.zeroPoint[0] == zero - 128
     graph.tensors.append(_tensor(graph.tensors[inner], "pixels", schema.TensorType.UINT8, 1.0, zero))
     outer = len(graph.tensors) - 1
-    graph.operators.insert(0, _operator(file, schema.BuiltinOperator.QUANTIZE, outer, inner))
+    graph.operators.insert(0, _operator(file, kind, outer, inner))
     graph.inputs = np.array([outer], np.int32)
     file.signatureDefs[0].inputs[0].tensorIndex = outer
     return write(file)

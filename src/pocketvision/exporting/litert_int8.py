@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..quant.choice import chosen_ranges, output_error
 from ..quant.ranges import Range, Seen, candidates
 from . import litert_file
 from .extras import imported
@@ -15,9 +18,7 @@ from .extras import imported
 FLOAT = ("HARD_SWISH", "SOFTMAX", "OUTPUT")
 LEAST_RANGE = 1e-3  # of a tensor that is always 0: XNNPACK rejects scales that are out of all proportion
 TRIALS = 16  # images on which ranges are tried
-GOOD_ENOUGH = 0.02  # error of the outputs as a share of their variance, above which each tensor's range is tried
-_MSE, _MOST = 1, 3  # in ``quant.ranges.candidates``
-_SAME = 0.05  # of a range's width: what differs less is not tried again
+MOST_FLOAT = 8  # convolutions at the beginning that may stay float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +34,27 @@ def quantize(content: bytes, images: np.ndarray, zero: int) -> bytes:
     """``content``, a float file whose input is pixels less ``zero``, with 8 bits; its input is uint8 pixels.
 
     ``images``: uint8 [N, S, S, 3] of the training data. Weights: int8, symmetric, a range for each output channel;
-    activations: int8, a range for each tensor; the mean error that rounded weights make on the images is taken out of
-    the biases. Of several rules for the ranges the one is used that changes the outputs least on some of the images;
-    where that is still too much (MobileNetV3), each tensor gets the range that changes them least.
-    (The quantiser's own rule, a moving average of each image's extremes, costs MobileNetV2 5 points.)
+    activations: int8, a range for each tensor (``quant.choice.chosen_ranges``); the mean error that rounded weights
+    make on the images is taken out of the biases. Where tensors at the network's beginning had better not be bytes,
+    whatever the range, it stays float up to there.
+    (The quantiser's own rule for ranges, a moving average of each image's extremes, costs MobileNetV2 5 points.)
     """
     trials = images[:: max(1, len(images) // TRIALS)][:TRIALS]
     tensors = observe(content, images, zero)
     truth = _outputs(content, trials, zero)
 
-    def error(ranges: dict[str, Range]) -> float:
-        return _error(truth, _outputs(_quantized(content, tensors, ranges), trials, zero))
+    def error(ranges: Mapping[str, Range]) -> float:
+        if ranges.keys() == tensors.keys():
+            changed = _quantized(content, tensors, ranges)
+        else:
+            changed = content
+            for name, (low, high) in ranges.items():
+                changed = litert_file.with_rounding(changed, name, low, high)
+        return output_error(truth, _outputs(changed, trials, zero))
 
-    rules = [{name: tensor.ranges[place] for name, tensor in tensors.items()} for place in (_MSE, _MOST)]
-    errors = [error(ranges) for ranges in rules]
-    best = rules[int(np.argmin(errors))]
-    if min(errors) > GOOD_ENOUGH:
-        tried = least_harm(content, tensors, truth, trials, zero)
-        if error(tried) < min(errors):
-            best = tried
-    return litert_file.with_bytes(_quantized(content, tensors, best), zero)
+    choice = chosen_ranges({name: tensor.ranges for name, tensor in tensors.items()}, error)
+    beginning = litert_file.beginning(content, choice.harmful, MOST_FLOAT)
+    return litert_file.with_bytes(_quantized(content, tensors, choice.ranges, beginning), zero)
 
 
 def observe(content: bytes, images: np.ndarray, zero: int) -> dict[str, Tensor]:
@@ -83,29 +85,6 @@ def observe(content: bytes, images: np.ndarray, zero: int) -> dict[str, Tensor]:
     return tensors
 
 
-def least_harm(
-    content: bytes, tensors: dict[str, Tensor], truth: list[np.ndarray], images: np.ndarray, zero: int
-) -> dict[str, Range]:
-    """Of each tensor the range which, where it alone is in 8 bits, changes the outputs least.
-
-    No measure of the tensor itself finds that range: values far out are noise in one place and decide in another.
-    """
-    best = dict[str, Range]()
-    for name, tensor in tensors.items():
-        options = list[Range]()
-        for low, high in tensor.ranges:
-            if all(max(abs(low - a), abs(high - b)) > _SAME * (b - a) for a, b in options):
-                options.append((low, high))
-        errors = [0.0]
-        if len(options) > 1:
-            errors = [
-                _error(truth, _outputs(litert_file.with_rounding(content, name, *each), images, zero))
-                for each in options
-            ]
-        best[name] = options[int(np.argmin(errors))]
-    return best
-
-
 def _outputs(content: bytes, images: np.ndarray, zero: int) -> list[np.ndarray]:
     """Outputs of a file that takes pixels less ``zero``, as float32 or as int8 of step 1."""
     interpreter = _interpreter(content)
@@ -119,14 +98,11 @@ def _outputs(content: bytes, images: np.ndarray, zero: int) -> list[np.ndarray]:
     return [np.concatenate(each) for each in zip(*answers, strict=True)]
 
 
-def _error(truth: list[np.ndarray], outputs: list[np.ndarray]) -> float:
-    """Mean squared differences as shares of the outputs' variances, added up."""
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(truth, outputs, strict=True)]
-    return sum(float(np.mean((a - b) ** 2)) / max(float(a.var()), 1e-12) for a, b in pairs)
-
-
-def _quantized(content: bytes, tensors: dict[str, Tensor], ranges: dict[str, Range]) -> bytes:
-    """``content`` in 8 bits with these ranges; its input is int8 pixels less 128."""
+def _quantized(
+    content: bytes, tensors: Mapping[str, Tensor], ranges: Mapping[str, Range], keep_float: Collection[str] = ()
+) -> bytes:
+    """``content`` in 8 bits with these ranges, but for the operators that make the tensors ``keep_float``; its input is
+    int8 pixels less 128, or float pixels less ``zero`` where the first operator stays float."""
     qtyping, quantizer, recipe, algorithms = (
         imported(f"ai_edge_quantizer.{module}", "litert")
         for module in ("qtyping", "quantizer", "recipe", "algorithm_manager")
@@ -135,11 +111,12 @@ def _quantized(content: bytes, tensors: dict[str, Tensor], ranges: dict[str, Ran
     work.load_quantization_recipe(recipe.static_wi8_ai8())
     keep = algorithms.AlgorithmName.NO_QUANTIZE
     for name in FLOAT:
-        work.update_quantization_recipe(
-            regex=".*",
-            operation_name=qtyping.TFLOperationName[name],
-            algorithm_key=keep,
-        )
+        kind = qtyping.TFLOperationName[name]
+        work.update_quantization_recipe(regex=".*", operation_name=kind, algorithm_key=keep)
+    if keep_float:
+        names = "|".join(map(re.escape, keep_float))
+        everything = qtyping.TFLOperationName.ALL_SUPPORTED
+        work.update_quantization_recipe(regex=f"^(?:{names});?$", operation_name=everything, algorithm_key=keep)
     found: dict[str, Any] = {
         name: {
             key: np.full((1,) * tensors[name].rank, end, np.float32)

@@ -241,6 +241,8 @@ RUNTIMES: dict[str, Runtime] = {
     )
 }
 
+ALWAYS_THERE = ("torch", "onnxruntime")  # what a network is built for and measured in that is no other file yet
+
 
 def check_threads(threads: int) -> None:
     """Raise ConfigurationError unless ``threads`` is a whole number of 1 or more."""
