@@ -15,6 +15,7 @@ import torch
 
 from ..errors import ConfigurationError, ExportError
 from ..nn.model import Model
+from . import executorch_int8
 from .artifact import Artifact
 from .channels_last import ChannelsLast, export_by
 from .contract import Form
@@ -60,24 +61,13 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
         try:
             if precision == "int8":
                 assert calibration is not None
-                module = _quantized(module, image, calibration)
+                module = executorch_int8.quantize(module, image, calibration)
             program = torch.export.export(module, (image,))
             edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
             return edge.to_executorch().buffer
         except (RuntimeError, ValueError, NotImplementedError) as error:
             cause = str(error).strip().partition("\n")[0]
             raise ExportError(f"executorch cannot convert {model.spec.backbone.name}: {cause}") from error
-
-
-def _quantized(module: torch.nn.Module, image: torch.Tensor, calibration: np.ndarray) -> torch.nn.Module:
-    xnnpack = imported("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", EXTRA)
-    pt2e = imported("torchao.quantization.pt2e.quantize_pt2e", EXTRA)
-    quantizer = xnnpack.XNNPACKQuantizer()
-    quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
-    prepared = pt2e.prepare_pt2e(torch.export.export(module, (image,)).module(), quantizer)
-    for one in calibration:
-        prepared(torch.from_numpy(one[None].copy()))
-    return pt2e.convert_pt2e(prepared)
 
 
 @dataclass(frozen=True, slots=True)

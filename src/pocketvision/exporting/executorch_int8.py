@@ -1,0 +1,164 @@
+"""int8 for ExecuTorch: torchao's observers, told on real images which ranges to take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..quant.choice import chosen_ranges, output_error
+from ..quant.ranges import Range, Seen, candidates
+from .extras import imported
+
+EXTRA = "executorch"
+LEAST_RANGE = 1e-3  # of a tensor that is always 0
+TRIALS = 8  # images on which ranges are tried
+MOST_ROWS = 3  # of the backbone that may stay float
+_ROW = re.compile(r"backbone\.rows\.(\d+)")
+
+
+def quantize(module: nn.Module, image: Tensor, calibration: np.ndarray) -> nn.Module:
+    """``module``, which takes images like ``image``, with 8 bits as XNNPACK calculates with them.
+
+    Weights: int8, symmetric, a range for each output channel; activations: int8, a range for each tensor
+    (``quant.choice.chosen_ranges``). Where a tensor of the backbone's first rows had better not be bytes, whatever the
+    range, the rows up to there stay float.
+    """
+    prepared = _prepared(module, image, 0)
+    observed = _observed(prepared)
+    observers = {names[0]: observer for observer, names in observed.items()}
+    images = [torch.from_numpy(np.array(one[None], order="C")) for one in calibration]
+    trials = images[:: max(1, len(images) // TRIALS)][:TRIALS]
+    options = {name: _options(seen) for name, seen in _seen(prepared, observers, images).items()}
+    with _replaced(observers, dict.fromkeys(observers, _same)):
+        truth = _outputs(prepared, trials)
+
+    def error(ranges: Mapping[str, Range]) -> float:
+        with _replaced(observers, {name: _rounding(ranges.get(name)) for name in observers}):
+            return output_error(truth, _outputs(prepared, trials))
+
+    choice = chosen_ranges(options, error)
+    ranges = {name: choice.ranges[names[0]] for names in observed.values() for name in names}
+    if rows := _beginning(prepared, choice.harmful):
+        prepared = _prepared(module, image, rows)
+        observed = _observed(prepared)
+    for observer, names in observed.items():
+        _fix(observer, *next(ranges[name] for name in names if name in ranges))
+    return imported("torchao.quantization.pt2e.quantize_pt2e", EXTRA).convert_pt2e(prepared)
+
+
+def _prepared(module: nn.Module, image: Tensor, float_rows: int) -> nn.Module:
+    """The exported graph with observers, but for the first rows of the backbone."""
+    xnnpack = imported("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", EXTRA)
+    quantizer = xnnpack.XNNPACKQuantizer()
+    quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(lambda node: _in_model(node) and _row(node, float_rows) >= float_rows)
+    graph = torch.export.export(module, (image,)).module()
+    prepared = imported("torchao.quantization.pt2e.quantize_pt2e", EXTRA).prepare_pt2e(graph, quantizer)
+    _outputs(prepared, [image])  # the observers of weights look once, at what never changes
+    return prepared
+
+
+def _observed(prepared: Any) -> dict[Any, list[str]]:
+    """The observers of activations, each with the names of the nodes that it observes."""
+    found = dict[Any, list[str]]()
+    for node in prepared.graph.nodes:
+        if node.op == "call_module":
+            observer = prepared.get_submodule(node.target)
+            if hasattr(observer, "histogram"):
+                found.setdefault(observer, []).append(node.args[0].name)
+    return found
+
+
+def _seen(prepared: Any, observers: Mapping[str, Any], images: list[Tensor]) -> dict[str, Seen]:
+    found = {name: Seen() for name in observers}
+
+    def looking(name: str, second: bool) -> Any:
+        def look(x: Tensor) -> Tensor:
+            values = x.detach().numpy()
+            (found[name].count if second else found[name].extend)(values)
+            return x
+
+        return look
+
+    for second in (False, True):  # how often each value comes is countable between the extremes of the first run
+        with _replaced(observers, {name: looking(name, second) for name in observers}):
+            _outputs(prepared, images)
+    return found
+
+
+def _options(seen: Seen) -> list[Range]:
+    return [(low, max(high, low + LEAST_RANGE)) for low, high in candidates(seen)]
+
+
+@contextmanager
+def _replaced(observers: Mapping[str, Any], forwards: Mapping[str, Any]) -> Iterator[None]:
+    """With other things for ``observers`` to do."""
+    for name, observer in observers.items():
+        observer.forward = forwards[name]
+    try:
+        yield
+    finally:
+        for observer in observers.values():
+            del observer.forward
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _rounding(range_: Range | None) -> Any:
+    if range_ is None:
+        return _same
+    scale, zero = _step(*range_)
+    return lambda x: torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)
+
+
+def _step(low: float, high: float) -> tuple[float, int]:
+    """real = (byte - zero) * step"""
+    step = (high - low) / 255
+    return step, int(np.clip(round(-128 - low / step), -128, 127))
+
+
+def _fix(observer: Any, low: float, high: float) -> None:
+    """Let ``observer`` say this range, whatever it sees."""
+    step, zero = _step(low, high)
+    said = torch.tensor([step]), torch.tensor([zero], dtype=torch.int64)
+    observer.calculate_qparams = lambda: said
+
+
+@torch.no_grad()
+def _outputs(prepared: Any, images: list[Tensor]) -> list[np.ndarray]:
+    answers = [[output.numpy() for output in prepared(image).values()] for image in images]
+    return [np.concatenate(each) for each in zip(*answers, strict=True)]
+
+
+def _beginning(prepared: Any, harmful: list[str]) -> int:
+    """How many of the backbone's first rows read or make a harmful tensor."""
+    last = -1
+    for node in prepared.graph.nodes:
+        if node.name in harmful and _row(node, MOST_ROWS) < MOST_ROWS:
+            readers = [reader for observer in node.users for reader in observer.users]
+            last = max(last, *(_row(each, -1) for each in (node, *readers)))
+    return min(last + 1, MOST_ROWS)
+
+
+def _in_model(node: Any) -> bool:
+    """Whether ``node`` belongs to the network, and not to what frames it: the normalisation, what is decoded."""
+    return "model." in _path(node)
+
+
+def _path(node: Any) -> str:
+    """The names of the modules that ``node`` is in."""
+    return " ".join(str(path) for path, _ in node.meta.get("nn_module_stack", {}).values())
+
+
+def _row(node: Any, otherwise: int) -> int:
+    """The number of the row that ``node`` belongs to."""
+    found = _ROW.findall(_path(node))
+    return int(found[-1]) if found else otherwise
