@@ -80,7 +80,7 @@ def _seen(prepared: Any, observers: Mapping[str, Any], images: list[Tensor]) -> 
 
     def looking(name: str, second: bool) -> Any:
         def look(x: Tensor) -> Tensor:
-            values = x.detach().numpy()
+            values = np.atleast_1d(x.detach().numpy())  # constants are observed too
             (found[name].count if second else found[name].extend)(values)
             return x
 
