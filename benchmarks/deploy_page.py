@@ -10,12 +10,12 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "deploy", ROOT / "docs" / "dep
 BEGIN, END = "<!-- table -->\n", "<!-- /table -->"
 HEAD = ("Runtime", "precision", "MB", "same answer", "{metric} %", "ms", "x float32", "x torch", "x peer")
 METRICS = {"classify": "top-1", "detect": "mAP", "segment": "mIoU"}
-INTRODUCTION = """Made by [benchmarks/deploy.py](../benchmarks/deploy.py). *Same answer*: on up to 32
-images (a class that agrees, a box that is found again with an IoU of 0.99, pixels of the same class) with the network in torch. *Top-1*,
-*mAP* and *mIoU*: measured in the runtime, and the difference to torch in points. *ms*: median of up to 100 calls, batch
-1, one thread, all files of a network in turns. *x float32*: how many times as fast as the float32 file of the same
-runtime; *x torch*: as the network in torch (folded, channels last); *x peer*: as the same network by the peer's usual
-path, torch.onnx.export and ONNX Runtime. Below 1 is slower, and `export` says so.
+INTRODUCTION = """Made by [benchmarks/deploy.py](../benchmarks/deploy.py). *Same answer*: on up to 32 images, beside the
+network in torch: the same class, boxes found again with an IoU of 0.99, pixels of the same class. *Top-1*, *mAP* and
+*mIoU*: measured in the runtime, and the difference to torch in points. *ms*: median of up to 100 calls, batch 1, one
+thread, all files of a network in turns. *x float32*: how many times as fast as the float32 file of the same runtime;
+*x torch*: as the network in torch (folded, channels last); *x peer*: as the same network by the peer's usual path,
+torch.onnx.export and ONNX Runtime. Below 1 is slower, and `export` says so.
 """
 
 
