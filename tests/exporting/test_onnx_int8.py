@@ -256,6 +256,17 @@ def test_detector_gives_scores_and_boxes_of_their_own_scale(detector, detector_f
     assert told == pytest.approx(found, rel=0.2)
 
 
+def test_segmenter_gives_the_same_classes(segmenter, segmenter_file):
+    size = segmenter.spec.preprocessing.size
+    exact = onnx_format.load(segmenter_file.path)
+    quantized = onnx_int8.quantize(exact, smooth(4, size), ranges="mse")
+    assert kinds(quantized)["QLinearConv"] == kinds(exact)["Conv"]
+    images = smooth(3, size, seed=2)
+    classes = run(exact, images)[0]
+    assert len(np.unique(classes)) > 1
+    assert (run(quantized, images)[0] == classes).mean() > 0.95
+
+
 @pytest.mark.parametrize(
     "images",
     [np.zeros((2, 32, 32, 3), np.float32), np.zeros((2, 16, 16, 3), np.uint8), np.zeros((0, 32, 32, 3), np.uint8)],
