@@ -56,7 +56,8 @@ def export_by(
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror}; choose another place") from None
     anchors = anchors_of(model) if form in ("dense", "raw") else ()
-    return finish(out, contract_of(spec, form, precision, anchors=anchors, image=image_input(size, 1)))
+    image, last = image_input(size, 1), out.suffix == ".tflite"
+    return finish(out, contract_of(spec, form, precision, anchors=anchors, image=image, channels_last=last))
 
 
 class HardSigmoid(nn.Module):
@@ -79,16 +80,19 @@ class ChannelsLast(nn.Module):
     MobileNetV2, one thread: scaled and shifted 4.02 ms, three channels 3.75, rows 3.63, not at all 3.62).
     ``zero``: the input is float32 instead, with this pixel value already taken away; the convolution's bias makes up
     for its difference to each channel's mean, but for the padding around the image, which then is this value.
-    ``half``: the network calculates in float16, between the normalised image and its outputs.
+    ``half``: the network calculates in float16, between the normalised image and its outputs. ``logits_last``: the
+    channels of a segmenter's logits come last too.
     """
 
     rows: Tensor
 
-    def __init__(self, model: Model, form: Form, zero: int | None = None, half: bool = False) -> None:
+    def __init__(
+        self, model: Model, form: Form, zero: int | None = None, half: bool = False, logits_last: bool = False
+    ) -> None:
         super().__init__()
         preprocessing = model.spec.preprocessing
         self.form: Form = form
-        self.zero, self.size = zero, preprocessing.size
+        self.zero, self.size, self.logits_last = zero, preprocessing.size, logits_last
         self.dtype = torch.float16 if half else torch.float32
         self.model = fold(model).float().cpu()
         means = 255 * torch.tensor(preprocessing.mean)
@@ -116,8 +120,10 @@ class ChannelsLast(nn.Module):
             return (self._scores(x_BCHW),)
         outputs = self.model(x_BCHW)
         if isinstance(outputs, MaskOutputs):
-            classes = outputs.logits.permute(0, 2, 3, 1).argmax(-1).to(torch.uint8)
-            return (outputs.logits.float() if self.form == "logits" else classes,)
+            logits_BHWC = outputs.logits.permute(0, 2, 3, 1)
+            if self.form == "logits":
+                return ((logits_BHWC if self.logits_last else outputs.logits).float(),)
+            return (logits_BHWC.argmax(-1).to(torch.uint8),)
         assert isinstance(outputs, SSDOutputs)
         return (outputs.logits.float(), outputs.codes.float()) if self.form == "raw" else decode(outputs)
 

@@ -67,15 +67,21 @@ def check_form(head: Head, form: Form | None) -> Form:
     return form or valid[0]
 
 
-def outputs_of(form: Form, classes: int, size: int, anchors: int = 0) -> tuple[TensorInfo, ...]:
-    """The outputs of a file for images of ``size`` x ``size`` pixels; see ``Artifact``."""
+def outputs_of(
+    form: Form, classes: int, size: int, anchors: int = 0, *, channels_last: bool = False
+) -> tuple[TensorInfo, ...]:
+    """The outputs of a file for images of ``size`` x ``size`` pixels; see ``Artifact``.
+
+    ``channels_last``: of a segmenter's logits, as LiteRT and MediaPipe have them.
+    """
+    logits_NCHW, logits_NHWC = ("NCHW", (None, classes, size, size)), ("NHWC", (None, size, size, classes))
     shapes: dict[Form, tuple[tuple[str, tuple[int | None, ...]], ...]] = {
         "scores": (("NC", (None, classes)),),
         "nms": (("M4", (None, 4)), ("M", (None,)), ("M", (None,))),
         "dense": (("NA4", (None, anchors, 4)), ("NAC", (None, anchors, classes))),
         "raw": (("NAC", (None, anchors, 1 + classes)), ("NA4", (None, anchors, 4))),
         "classes": (("NHW", (None, size, size)),),
-        "logits": (("NCHW", (None, classes, size, size)),),
+        "logits": (logits_NHWC if channels_last else logits_NCHW,),
     }
     dtypes = {"labels": "int64", "classes": "uint8"}
     return tuple(
@@ -92,11 +98,18 @@ def created_now() -> Created:
 
 
 def contract_of(
-    spec: ModelSpec, form: Form, precision: str, *, anchors: tuple[Corners, ...] = (), image: TensorInfo | None = None
+    spec: ModelSpec,
+    form: Form,
+    precision: str,
+    *,
+    anchors: tuple[Corners, ...] = (),
+    image: TensorInfo | None = None,
+    channels_last: bool = False,
 ) -> dict[str, Any]:
     """Everything that a program needs to run a file but the names of its files.
 
     ``image``: what the file takes, where that is not ``image_input``; float numbers are then normalised by the caller.
+    ``channels_last``: see ``outputs_of``.
     """
     p, classes = spec.preprocessing, spec.head.classes
     image = image or image_input(p.size, 1 if form == "nms" else None)
@@ -106,8 +119,10 @@ def contract_of(
         "precision": precision,
         "preprocessing": steps_of(p, normalised_by="model" if image.dtype == "uint8" else "caller"),
         "input": asdict(image),
-        "outputs": [asdict(output) for output in outputs_of(form, classes, p.size, len(anchors))],
-        "output": describe_output(spec, form),
+        "outputs": [
+            asdict(output) for output in outputs_of(form, classes, p.size, len(anchors), channels_last=channels_last)
+        ],
+        "output": describe_output(spec, form, channels_last=channels_last),
         "labels": list(spec.labels),
         "anchors": [list(anchor) for anchor in anchors] if form == "raw" else [],
         "spec": to_data(spec),
@@ -147,17 +162,17 @@ def describe_input(preprocessing: Preprocessing, batch: str = "N") -> str:
     return f"uint8 [{batch}, {p.size}, {p.size}, 3], RGB, 0 to 255: {placed}; (x / 255 - mean) / std is in the model"
 
 
-def describe_output(spec: ModelSpec, form: Form) -> str:
-    """What the outputs mean, in words."""
+def describe_output(spec: ModelSpec, form: Form, *, channels_last: bool = False) -> str:
+    """What the outputs mean, in words; ``channels_last``: see ``outputs_of``."""
     head, corners = spec.head, "x1, y1, x2, y2 in pixels of the input"
     if form == "scores":
         return f"scores [N, {head.classes}]: the probability of each class"
     if form in ("classes", "logits"):
         size = spec.preprocessing.size
-        where = f"{size}, {size}], of each pixel of the input"
         if form == "logits":
-            return f"logits [N, {head.classes}, {where}; its class is the one with the highest"
-        return f"classes [N, {where}: uint8, the number of its class from 0, as in labels"
+            shape = f"{size}, {size}, {head.classes}" if channels_last else f"{head.classes}, {size}, {size}"
+            return f"logits [N, {shape}], of each pixel of the input; its class is the one with the highest"
+        return f"classes [N, {size}, {size}], of each pixel of the input: uint8, the number from 0, as in labels"
     if form == "nms":
         assert isinstance(head, SSDHead | FasterRCNNHead)
         s = head.selection

@@ -20,6 +20,7 @@ from .channels_last import ChannelsLast, export_by, middle
 from .contract import OUTPUTS, Form
 from .extras import imported
 from .litert_file import with_names
+from .litert_metadata import with_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,20 +58,23 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
     "float16" rounds the weights; XNNPACK calculates in float32 with them where the processor has nothing smaller.
     "int8" calculates convolutions, sums and products with 8 bits, and in float32 the activation hard-swish (for which
     XNNPACK has no 8-bit kernel: the whole network would be 2 to 3 times slower than float), scores and boxes.
-    ``calibration``: see ``litert_int8.quantize``.
+    ``calibration``: see ``litert_int8.quantize``. Classifiers, and segmenters that give logits, have the metadata that
+    MediaPipe Tasks reads.
 
     Raises ConfigurationError where litert-torch is not installed, ExportError when it cannot convert.
     """
     size, mean = model.spec.preprocessing.size, model.spec.preprocessing.mean
     if precision != "int8":
-        content = _converted(ChannelsLast(model, form), torch.zeros(1, size, size, 3, dtype=torch.uint8))
-        return with_names(_half(content) if precision == "float16" else content, IMAGE, OUTPUTS[form])
+        content = _converted(
+            ChannelsLast(model, form, logits_last=True), torch.zeros(1, size, size, 3, dtype=torch.uint8)
+        )
+        return _named(_half(content) if precision == "float16" else content, model, form)
     assert calibration is not None
     zero = middle(mean)
-    content = _converted(ChannelsLast(model, form, zero), torch.zeros(1, size, size, 3))
+    content = _converted(ChannelsLast(model, form, zero, logits_last=True), torch.zeros(1, size, size, 3))
     with _quiet():
         content = litert_int8.quantize(content, calibration, zero)
-    return with_names(content, IMAGE, OUTPUTS[form])
+    return _named(content, model, form)
 
 
 def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[np.ndarray]]:
@@ -106,6 +110,11 @@ def _converted(module: ChannelsLast, image: torch.Tensor) -> bytes:
         except (RuntimeError, ValueError, NotImplementedError) as error:
             cause = str(error).strip().partition("\n")[0]
             raise ExportError(f"litert-torch cannot convert {module.model.spec.backbone.name}: {cause}") from error
+
+
+def _named(content: bytes, model: Model, form: Form) -> bytes:
+    """``content`` with the names of its tensors and, for MediaPipe Tasks, metadata."""
+    return with_metadata(with_names(content, IMAGE, OUTPUTS[form]), model.spec, form)
 
 
 def _half(content: bytes) -> bytes:

@@ -67,6 +67,19 @@ def with_names(content: bytes, image: str, outputs: tuple[str, ...]) -> bytes:
     return write(file)
 
 
+def with_buffer(content: bytes, name: str, data: bytes) -> bytes:
+    """``content`` with ``data`` as its metadata ``name``, in the place of what had that name before."""
+    schema = _schema()
+    file = read(content)
+    file.metadata = [entry for entry in file.metadata or [] if entry.name.decode() != name]
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    entry.name, entry.buffer = name.encode(), len(file.buffers)
+    buffer.data = np.frombuffer(data, np.uint8)
+    file.buffers.append(buffer)
+    file.metadata.append(entry)
+    return write(file)
+
+
 def with_least_weights(content: bytes, ranges: Mapping[str, Range]) -> bytes:
     """The float file ``content`` with a weight in each channel that (nearly) has none, too small to be seen.
 

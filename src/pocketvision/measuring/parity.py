@@ -86,7 +86,10 @@ def parity(artifact: Artifact, model: Model, images: np.ndarray) -> AnyParity:
     if artifact.task == "segment":
         whole = open_file(artifact)
         logits = (outputs.logits[0].cpu().numpy() for outputs in _outputs(model, images, 1))
-        return compare_masks(zip(logits, (whole(image[None])[0][0] for image in images), strict=True))
+        seen = (whole(image[None])[0][0] for image in images)
+        if artifact.outputs[0].layout == "NHWC":
+            seen = (logits_HWC.transpose(2, 0, 1) for logits_HWC in seen)
+        return compare_masks(zip(logits, seen, strict=True))
     head = artifact.spec.head
     assert isinstance(head, SSDHead | FasterRCNNHead)
     detector = open_detector(artifact)

@@ -92,7 +92,8 @@ def open_segmenter(artifact: Artifact, *, threads: int = 1) -> Session[np.ndarra
     _check_task(str(artifact.path), artifact.task, "segment")
     if artifact.form == "classes":
         return _session(artifact, threads, lambda run, images: run(images)[0])
-    return _session(artifact, threads, lambda run, images: run(images)[0].argmax(1).astype(np.uint8))
+    classes = artifact.outputs[0].layout.index("C")
+    return _session(artifact, threads, lambda run, images: run(images)[0].argmax(classes).astype(np.uint8))
 
 
 def open_file(artifact: Artifact, *, threads: int = 1) -> Session[list[np.ndarray]]:
