@@ -39,7 +39,8 @@ class Artifact:
     and ``labels`` [M] of the one image, best first; "dense": ``boxes`` [N, A, 4] and ``scores`` [N, A, classes] of all
     anchors; "raw": ``logits`` [N, A, 1 + classes] (first the background's) and ``codes`` [N, A, 4], relative to the
     ``anchors`` [A, 4], which are in the contract. Of a segmenter: "classes": the class of each pixel of the
-    input, uint8 [N, S, S]; "logits": [N, classes, S, S], of LiteRT [N, S, S, classes]. ``sha256`` is the digest of the file at ``path``.
+    input, uint8 [N, S, S]; "logits": [N, classes, S, S], of LiteRT [N, S, S, classes]. ``sha256`` is the digest of the
+    file at ``path``.
     """
 
     path: Path
