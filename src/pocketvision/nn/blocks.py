@@ -17,6 +17,7 @@ from ..spec.rows import (
     Row,
 )
 from .layers import ConvNorm, SqueezeExcitation, activation, batch_norm, conv2d, scale_and_shift
+from .split import in_parts
 
 
 def build_row(spec: BackboneSpec, row: Row, c_in: int) -> nn.Module:
@@ -59,10 +60,15 @@ class InvertedResidualBlock(nn.Module):
         joins = row.shortcut if row.stride == 1 else "none"
         self.joins_bottlenecks = joins == "bottleneck" and c_in == row.out
         self.joins_expansions = joins == "expansion"
+        self.parts = row.parts if spec.folded else 1
         self.drop_path = 0.0  # share of training samples that skip this block (arXiv:1603.09382)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, out, H / stride, W / stride]"""
+        if self.parts > 1:
+            expand = self.expand if isinstance(self.expand, ConvNorm) else None
+            y_BCHW = in_parts(x_BCHW, expand, self.depthwise, self.project, self.parts)
+            return y_BCHW + x_BCHW if self.joins_bottlenecks else y_BCHW
         return self.from_expansion(self.expand(x_BCHW), x_BCHW)
 
     def from_expansion(self, expanded: Tensor, x_BCHW: Tensor) -> Tensor:

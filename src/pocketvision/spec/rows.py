@@ -121,13 +121,15 @@ class InvertedResidual(_Row):
     ``expand`` is the absolute number of expanded channels; no expansion layer is built where it equals the
     input. ``linear=False`` puts the activation after the projection too (S4 §6.4, Fig. 6a). ``shortcut``
     joins the bottlenecks (stride 1, equal channels), or the two expanded tensors around the depthwise
-    convolution (stride 1; Fig. 6b), or nothing.
+    convolution (stride 1; Fig. 6b), or nothing. ``parts``: in how many groups of expanded channels, one after another,
+    the deploy form computes the block (S4 §5.1): the same function in less memory.
     """
 
     expand: int
     se: SqueezeExcite | None = None
     linear: bool = True
     shortcut: Shortcut = "bottleneck"
+    parts: int = 1
 
     def __post_init__(self) -> None:
         _Row.__post_init__(self)
@@ -135,6 +137,14 @@ class InvertedResidual(_Row):
         check_se("InvertedResidual.se", self.se)
         check("InvertedResidual.linear", self.linear, isinstance(self.linear, bool), "true or false")
         check_choice("InvertedResidual.shortcut", self.shortcut, Shortcut)
+        check_positive(parts=self.parts)
+        one = "1 with squeeze-and-excitation or joined expansions, which need all channels at once"
+        check("InvertedResidual.parts", self.parts, self.parts == 1 or self.can_be_split, one)
+
+    @property
+    def can_be_split(self) -> bool:
+        """Whether each expanded channel is computed without the others."""
+        return self.se is None and self.shortcut != "expansion"
 
     def has_expansion(self, c_in: int) -> bool:
         """Whether a 1x1 expansion layer is built (FACTS B7)."""

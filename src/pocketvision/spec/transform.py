@@ -201,6 +201,21 @@ def with_branches(spec: ModelSpec, branches: int) -> ModelSpec:
     return with_rows(spec, lambda row: replace(row, branches=branches) if isinstance(row, MobileOneBlock) else row)
 
 
+def with_parts(spec: ModelSpec, parts: int) -> ModelSpec:
+    """Every bottleneck that can be computed in ``parts`` groups of channels (S4 §5.1; those without SE).
+
+    Raises ConfigurationError where the network has none, or ``parts`` is below 1.
+    """
+    rows = spec.backbone.rows
+    if parts > 1 and not any(isinstance(row, InvertedResidual) and row.can_be_split for row in rows):
+        raise ConfigurationError(
+            f"{spec.backbone.name} has no bottleneck that can be split; MobileNetV2 and MnasNet without SE have"
+        )
+    return with_rows(
+        spec, lambda row: replace(row, parts=parts) if isinstance(row, InvertedResidual) and row.can_be_split else row
+    )
+
+
 def without_se(spec: ModelSpec) -> ModelSpec:
     """Every squeeze-and-excitation removed (MobileOne-S4 for dense prediction, FACTS A21)."""
     return with_rows(
