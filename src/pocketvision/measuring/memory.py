@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..spec.cost import row_costs
-from ..spec.heads import ClassifierHead
+from ..spec.heads import ClassifierHead, FasterRCNNHead
 from ..spec.model import ModelSpec
 from ..spec.rows import Conv, InvertedResidual
 from ..spec.transform import as_folded
@@ -60,15 +60,29 @@ class Plan:
 def operators(model: Model) -> tuple[Operator, ...]:
     """The steps of ``model`` (eval mode) in deploy form for one image, as torch runs them; the first is the image.
 
-    Raises ConfigurationError for a model in train mode.
+    Raises ConfigurationError for a model in train mode, or whose steps depend on what is in the image (Faster R-CNN).
     """
     import torch
 
     from ..nn.fold import fold
 
+    class Tensors(torch.nn.Module):
+        """The network with the tensors of its outputs alone, which is what can be exported."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = fold(model)
+
+        def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            outputs = self.model(x_BCHW)
+            values = [getattr(outputs, each.name) for each in fields(outputs)] if is_dataclass(outputs) else [outputs]
+            return tuple(value for value in values if isinstance(value, torch.Tensor))
+
+    if isinstance(model.spec.head, FasterRCNNHead):
+        raise ConfigurationError("the memory of a Faster R-CNN depends on what it finds; an SSD's does not")
     size = model.spec.preprocessing.size
     with torch.no_grad():
-        program = torch.export.export(fold(model), (torch.zeros(1, 3, size, size),))
+        program = torch.export.export(Tensors().eval(), (torch.zeros(1, 3, size, size),))
     tensors, found = dict[str, str](), list[Operator]()
     images = program.graph_signature.user_inputs
     for node in program.graph.nodes:
