@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .app.models import models
     from .app.options import TrainOptions
     from .app.training import train
+    from .app.verify import verify
     from .nn.load import create_model
     from .zoo import model_spec
 
@@ -34,6 +35,7 @@ _HOMES = {
     "models": ".app.models",
     "data_report": ".app.data_report",
     "doctor": ".app.doctor",
+    "verify": ".app.verify",
     "TrainOptions": ".app.options",
     "create_model": ".nn.load",
     "model_spec": ".zoo",
@@ -52,6 +54,7 @@ __all__ = [
     "models",
     "predict",
     "train",
+    "verify",
 ]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import BudgetError, PocketvisionError
+from .arguments import command_line, with_dashes
 from .flags import (
     AllowLeak,
     AsJson,
@@ -82,7 +82,7 @@ def build(
     from .build import Budget, run_build
 
     budget = Budget(max_ms=max_ms, max_mb=max_mb, max_drop=max_drop, runtime=runtime, threads=threads)
-    result = run_build(data, budget, _options(context), model=model, command=_command_line())
+    result = run_build(data, budget, _options(context), model=model, command=command_line())
     _print(result.to_dict(), str(result), as_json)
     if not result.met:
         raise typer.Exit(2)
@@ -220,6 +220,9 @@ def export(
         ),
     ] = None,
     imgsz: Size = None,
+    golden: Annotated[
+        bool, typer.Option("--golden", help="Also images and the result of every stage, for `verify` and for apps")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write; beside the weights by default")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -227,8 +230,25 @@ def export(
     from .deploy import export as run
     from .deploy import precision_asked
 
-    result = run(source, to=to, precision=precision_asked(int8, fp16), outputs=outputs, imgsz=imgsz, out=out)
+    precision = precision_asked(int8, fp16)
+    result = run(source, to=to, precision=precision, outputs=outputs, imgsz=imgsz, out=out, golden=golden)
     _print(result.to_dict(), str(result), as_json)
+
+
+@app.command()
+def verify(
+    artifact: Annotated[str, typer.Argument(help="An exported file with its golden pack (export --golden)")],
+    runtime: Annotated[str | None, typer.Option(help="Runtime, where several open the file")] = None,
+    stages: Annotated[Path | None, typer.Option(help="Folder of stage files that an app wrote, to be compared")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a file's golden images stage by stage, or an app's stages. Exit code 1: a stage differs, it is named."""
+    from .verify import verify as run
+
+    result = run(artifact, runtime=runtime, stages=stages)
+    _print(result.to_dict(), str(result), as_json)
+    if not result.verdict.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -314,27 +334,6 @@ def _only(context: typer.Context, *names: str) -> None:
             raise typer.BadParameter(f"--resume goes on with the run as it began: leave out {name}")
 
 
-def _command_line() -> str:
-    """The command that is running, ready to be pasted into a shell."""
-    import shlex
-
-    return shlex.join(["pocketvision", *sys.argv[1:]])
-
-
-def _with_dashes(arguments: list[str]) -> list[str]:
-    """``epochs=20`` as some peers write it -> ``--epochs=20``; files and folders with "=" in their names stay."""
-    is_option = re.compile(r"[a-z][a-z_-]*=.*")
-    before = ["", *arguments]  # what follows --name is a value, whatever it looks like
-    return [
-        "--" + argument.replace("_", "-", argument.partition("=")[0].count("_"))
-        if is_option.fullmatch(argument)
-        and not Path(argument).exists()
-        and (previous == "--json" or "=" in previous or not previous.startswith("-"))
-        else argument
-        for previous, argument in zip(before, arguments, strict=False)
-    ]
-
-
 def main(command: Callable[..., Any] = app) -> None:
     """Entry point. Exit code 0: done; 1: an error, said in one line; 2: a promise such as a budget is broken;
     130: interrupted."""
@@ -344,7 +343,7 @@ def main(command: Callable[..., Any] = app) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    sys.argv[1:] = _with_dashes(sys.argv[1:])
+    sys.argv[1:] = with_dashes(sys.argv[1:])
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "train" not in sys.argv[1:2]:
         sys.exit(_refuse_together())
     try:

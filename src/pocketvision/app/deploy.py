@@ -13,6 +13,7 @@ from ..data.transforms import load_prepared
 from ..errors import ConfigurationError
 from ..exporting.artifact import Artifact
 from ..exporting.contract import Form
+from ..exporting.golden import Golden, write_pack
 from ..exporting.targets import Precision, check_target, export_to, file_name
 from ..measuring.latency import measure_sessions
 from ..measuring.parity import AnyParity
@@ -33,6 +34,7 @@ class Exported:
     artifact: Artifact
     parity: AnyParity | None
     speedup: float | None = None
+    golden: Golden | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -42,9 +44,13 @@ class Exported:
             "size_mb": round(self.artifact.size_mb, 6),
             "parity": self.parity.to_dict() if self.parity else None,
             "speedup": self.speedup,
+            "golden": self.golden and self.golden.to_dict(),
         }
 
     def __str__(self) -> str:
+        return "\n".join([self._file(), *([str(self.golden)] if self.golden else [])])
+
+    def _file(self) -> str:
         file, parity = self.artifact, "parity not checked: no images of its run"
         if self.parity:
             parity = f"parity on {self.parity.n} images: {self.parity}"
@@ -83,13 +89,15 @@ def export(
     outputs: Form | None = None,
     imgsz: int | None = None,
     out: Path | None = None,
+    golden: bool = False,
 ) -> Export:
     """Fold and convert a run or a weights file, and compare the files with the model on the run's own images.
 
     ``to``: names of ``exporting.targets.TARGETS``. ``precision``: "int8" calibrates with images of the run's training
     split. ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a
     segmenter "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such files
-    have the size in their names. ``out``: the file, of one format.
+    have the size in their names. ``out``: the file, of one format. ``golden``: beside each file a folder with images of
+    the run's validation split and the expected result of every stage, for ``verify`` and for apps.
 
     Raises ConfigurationError for an unknown format or outputs that the network has not, ExportError when a file does
     not compute what the model does.
@@ -108,7 +116,7 @@ def export(
         place = out or path.with_name(file_name(stem, name, precision))
         artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
         faster = speedup(artifact, model) if precision == "int8" else None
-        files.append(Exported(artifact, parity, faster))
+        files.append(Exported(artifact, parity, faster, golden_pack(source, split, artifact) if golden else None))
     return Export(tuple(files))
 
 
@@ -131,6 +139,18 @@ def calibration_images(source: str | Path, split: Path | None, model: Model) -> 
         )
     items = sample(load_split(split).train, CALIBRATION_IMAGES)
     return np.stack([load_prepared(item.image, model.spec.preprocessing) for item in items])
+
+
+def golden_pack(source: str | Path, split: Path | None, artifact: Artifact) -> Golden:
+    """Write the golden pack of a file of a run. Raises ConfigurationError where the run's split is not at hand or the
+    file's runtime is not installed."""
+    if split is None:
+        raise ConfigurationError(
+            f"a golden pack needs images of the validation split, which {source} does not name (no split.json); "
+            "export the run's folder instead"
+        )
+    session = open_file(artifact)
+    return write_pack(artifact, load_split(split).val, session, f"{session.runtime} {session.version}")
 
 
 def speedup(artifact: Artifact, model: Model) -> float | None:

@@ -201,7 +201,7 @@ def _fill(folder: Path, artifact: Artifact, chosen: list[_Candidate], runtime: s
         raise ExportError(f"the golden pack of {artifact.path} does not hold for its own images: {verdict}")
     manifest["blind"] = [fault for fault in FAULTS if _is_blind(pack, fault)]
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    templates = resources.files(__package__) / "runners"
+    templates = resources.files("pocketvision.exporting") / "runners"
     (folder / "runners").mkdir()
     for name in RUNNERS:
         text = (templates / name).read_text(encoding="utf-8")
@@ -269,7 +269,7 @@ def _image(
     places = [(0, 0), (width // 2, height // 2), (width - 1, height - 1)]
     samples = [{"x": x, "y": y, "rgb": pixels[y, x].tolist()} for x, y in places]
     image["decoded"] = {"sha256": hashlib.sha256(pixels.tobytes()).hexdigest(), "samples": samples}
-    for stage, made in _expected(pixels, p).items():
+    for stage, made in pixel_stages(pixels, p).items():
         size = {"width": made.shape[1], "height": made.shape[0]}
         image[stage] = _file(folder, f"expected/{number}.{stage}.png", made) | size
     normalised = tensors(prepare(pixels, p), manifest["contract"], None)["normalised"]
@@ -284,7 +284,7 @@ def _image(
     return image | {"decision": one}
 
 
-def _expected(pixels: np.ndarray, p: Preprocessing) -> dict[str, np.ndarray]:
+def pixel_stages(pixels: np.ndarray, p: Preprocessing) -> dict[str, np.ndarray]:
     """The stages of 8-bit pixels, as ``data.transforms.prepare`` makes them."""
     final = prepare(pixels, p)
     if p.fit == "stretch":

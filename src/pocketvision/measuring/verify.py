@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.transforms import prepare
 from ..errors import ConfigurationError, ExportError
 from ..exporting.artifact import Artifact
-from ..exporting.golden import pack_path
+from ..exporting.golden import pack_path, pixel_stages
 from ..exporting.runners.steps import Pack, PackError, Stages, decide, stage_files, tensors
 from ..exporting.runners.verify import Verdict, verify
 from .runtimes import RUNTIMES, Runtime, open_file
@@ -73,9 +72,9 @@ def verify_file(
 
 def our_stages(pixels: np.ndarray, artifact: Artifact, pack: Pack) -> Stages:
     """What ``data.transforms.prepare`` and the contract's normalisation make of an image, uint8 [H, W, 3]."""
-    final = prepare(pixels, artifact.spec.preprocessing)
-    stage = "cropped" if artifact.spec.preprocessing.fit == "crop" else "resized"
-    return {"decoded": pixels, stage: final} | tensors(final, pack.contract, None)
+    made = pixel_stages(pixels, artifact.spec.preprocessing)
+    final = made.get("cropped", made["resized"])
+    return {"decoded": pixels} | made | tensors(final, pack.contract, None)
 
 
 def open_pack(artifact: Artifact) -> Pack:

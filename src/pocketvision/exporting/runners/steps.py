@@ -13,7 +13,7 @@ FAULTS = {
     "bgr": "red and blue are exchanged (BGR instead of RGB)",
     "no-antialias": "the resize has no antialiasing",
     "crop-first": "the image is cropped before it is resized",
-    "mean": "other constants of normalisation (mean, std or the scale of 1 / 255)",
+    "mean": "the normalisation has other constants (mean, std or the scale of 1 / 255)",
     "layout": "the layout is transposed (NHWC and NCHW exchanged)",
     "labels": "labels are shifted by one",
 }
@@ -176,12 +176,13 @@ def tensors(pixels: np.ndarray, contract: Mapping[str, Any], fault: str | None) 
     mean, std, scale = step["mean"], step["std"], step["scale"]
     if fault == "mean":
         mean, std, scale = next(c for c in CONSTANTS if not np.allclose([*c[0], *c[1]], [*mean, *std]))
+    mean, std = np.array(mean, np.float32), np.array(std, np.float32)
     channels_first = contract["input"]["layout"].endswith("CHW")
     flip = fault == "layout"
     stages: Stages = {}
     if contract["input"]["dtype"] == "uint8":
         stages["input"] = _laid_out(pixels, channels_first, flip)
-    normalised = (pixels.astype(np.float32) * np.float32(scale) - np.float32(mean)) / np.float32(std)
+    normalised = ((pixels.astype(np.float32) * np.float32(scale) - mean) / std).astype(np.float32)
     stages["normalised"] = _laid_out(normalised, channels_first, flip)
     return stages
 

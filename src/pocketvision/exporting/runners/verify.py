@@ -86,10 +86,10 @@ def difference(stage: str, expected: Any, actual: Any, manifest: Manifest, image
     if stage == "decoded":
         wrong = float((actual != expected).any(-1).mean())
         return (np.inf, f"{wrong:.1%} of the pixels differ") if wrong else (0.0, "identical")
-    unit = 1.0
+    unit = np.ones(1, np.float32)
     if stage == "normalised":
         step = manifest["contract"]["preprocessing"]["steps"][-1]
-        unit = np.float32(step["std"]) / step["scale"]
+        unit = np.array(step["std"], np.float32) / step["scale"]
         if manifest["contract"]["input"]["layout"].endswith("CHW"):
             unit = unit[:, None, None]
     off = np.abs(actual.astype(np.float32) - expected.astype(np.float32)) * unit
@@ -98,10 +98,8 @@ def difference(stage: str, expected: Any, actual: Any, manifest: Manifest, image
         return np.inf, "there are NaN or infinite values"
     mean, most = float(off.mean()), float(np.percentile(off, 99))
     excess = max(mean / allowed["mean"], most / allowed["p99"])
-    text = (
-        f"{mean:.2f} grey levels off in the mean ({allowed['mean']} allowed), 99% within {most:.0f} ({allowed['p99']})"
-    )
-    return excess, text
+    limits = f"({allowed['mean']} and {allowed['p99']} are allowed)"
+    return excess, f"{mean:.2f} grey levels off in the mean, 99% of the values within {most:.0f} {limits}"
 
 
 def _by(array: np.ndarray) -> str:
@@ -197,9 +195,9 @@ def _check(stage: str, found: dict[int, tuple[float, str]], count: int) -> Check
     bad = tuple(number for number, (excess, _) in found.items() if not excess <= 1)  # NaN is bad
     worst = max(found, key=lambda number: found[number][0])
     if bad:
-        return Check(stage, "differs", f"{len(bad)} of {len(found)} images, most {worst}: {found[worst][1]}", bad)
+        return Check(stage, "differs", f"{len(bad)} of {len(found)} images; worst is {worst}: {found[worst][1]}", bad)
     given = f"{count} images" if len(found) == count else f"{len(found)} of {count} images"
-    return Check(stage, "passed", f"{given}, most {worst}: {found[worst][1]}")
+    return Check(stage, "passed", f"{given}; worst: {found[worst][1]}")
 
 
 def _guess(check: Check, actual: Callable[[int], Stages], pack: Pack, run: Run | None) -> str:
@@ -221,7 +219,9 @@ def _variants(stage: str, expected: Stages, pack: Pack, number: int, run: Run | 
     """What a stage gives with each mistake, and the mistake in words."""
     pixels, contract = expected["decoded"], pack.contract
     if stage == "decision":
-        yield from ((FAULTS["labels"], _relabelled(expected["decision"], pack.labels, by)) for by in (-1, 1))
+        for by, which in ((-1, "before"), (1, "after")):
+            words = f"{FAULTS['labels']} (each is the one {which} the right one)"
+            yield words, _relabelled(expected["decision"], pack.labels, by)
     for fault in ("bgr", "no-antialias", "crop-first", "mean", "layout"):
         made = prepare(pixels, contract, fault)
         if stage in made and not (stage == "normalised" and fault == "mean"):
@@ -236,8 +236,8 @@ def _variants(stage: str, expected: Stages, pack: Pack, number: int, run: Run | 
             other = {"step": "normalise", "mean": mean, "std": std, "scale": scale}
             steps = [*contract["preprocessing"]["steps"][:-1], other]
             changed = {**contract, "preprocessing": {**contract["preprocessing"], "steps": steps}}
-            words = f"normalised with mean {mean[0]:g}, ..., std {std[0]:g}, ... and scale {scale:.3g}"
-            yield f"{FAULTS['mean']}: it is {words}", prepare(pixels, changed)["normalised"]
+            used = f"mean {mean[0]:g}, ..., std {std[0]:g}, ... and scale {scale:.3g}"
+            yield f"the normalisation has other constants: {used}", prepare(pixels, changed)["normalised"]
     if stage in ("resized", "cropped", "input"):
         resize = contract["preprocessing"]["steps"][0]
         for name in ("nearest", "box", "bilinear", "bicubic", "lanczos"):
@@ -263,7 +263,7 @@ def _relabelled(decision: dict[str, Any], labels: list[str], by: int) -> dict[st
 def _as_if(normalised: np.ndarray, contract: dict[str, Any]) -> np.ndarray:
     """The pixels that a model which normalises itself would have to see, for it to work with ``normalised``."""
     step = contract["preprocessing"]["steps"][-1]
-    mean, std = (np.float32(step[name]) for name in ("mean", "std"))
+    mean, std = (np.array(step[name], np.float32) for name in ("mean", "std"))
     if contract["input"]["layout"].endswith("CHW"):
         mean, std = mean[:, None, None], std[:, None, None]
     return ((normalised * std + mean) / step["scale"]).round().clip(0, 255).astype(np.uint8)
