@@ -92,6 +92,23 @@ def segmenter_file(segmenter, tmp_path_factory: pytest.TempPathFactory):
     return export(segmenter, out=tmp_path_factory.mktemp("segmenter") / "tiny.onnx")
 
 
+@pytest.fixture(scope="session")
+def scenes_in_shapes(tmp_path_factory: pytest.TempPathFactory):
+    """Twelve items of three classes in several shapes: scenes of scanned digits, in colours, with edges that alias."""
+    from PIL import Image
+
+    from pocketvision.data.image import read_image
+    from pocketvision.data.sources import Item
+
+    folder, items = tmp_path_factory.mktemp("scenes"), list[Item]()
+    for number in range(12):
+        width, height = ((160, 120), (120, 160), (160, 100), (150, 150))[number % 4]
+        scene = Image.fromarray(read_image(f"sample:digit-scenes/{600 + number}"))
+        scene.crop((0, 0, width, height)).save(folder / f"{number}.png")
+        items.append(Item(str(folder / f"{number}.png"), number % 3))
+    return items
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """With CI=true a skipped test is a failed one."""

@@ -66,7 +66,7 @@ def verify_file(
     try:
         verdict = verify(pack, stage_files(stages, pack) if stages else own, run)
     except PackError as error:
-        raise ExportError(f"{error}; mend it, or export again with --golden") from None
+        raise ExportError(str(error)) from None
     return Verified(artifact.path, f"{opener.name} {opener.version()}", len(pack.images), stages, verdict)
 
 
@@ -84,10 +84,9 @@ def open_pack(artifact: Artifact) -> Pack:
         raise ExportError(f"{artifact.path} has no golden pack ({place}); write one: pocketvision export RUN --golden")
     try:
         pack = Pack(place)
-        digest = pack.manifest["artifact"]["sha256"]
-    except (PackError, KeyError, TypeError) as error:
-        raise ExportError(f"{error}; export the run again with --golden") from None
-    if digest != artifact.sha256:
+    except PackError as error:
+        raise ExportError(str(error)) from None
+    if pack.manifest["artifact"]["sha256"] != artifact.sha256:
         raise ExportError(
             f"{place} is the pack of another file than {artifact.path}, which was exported anew or exchanged; "
             "export the run again with --golden"

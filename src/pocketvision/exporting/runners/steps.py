@@ -26,6 +26,7 @@ CONSTANTS = (  # mean, std and scale that programs have, for the guess
     ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0),
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1.0),
 )
+AGAIN = "export the run again with --golden"
 ENDINGS = (".png", ".bin", ".json")  # of stage files
 Stages = dict[str, Any]  # by name: arrays; "outputs": a list of arrays; "decision": a dictionary
 Run = Callable[[Stages], list[np.ndarray]]
@@ -46,10 +47,11 @@ class Pack:
             self.contract: dict[str, Any] = self.manifest["contract"]
             self.tolerances: dict[str, Any] = self.manifest["tolerances"]
             self.labels: list[str] = self.manifest["labels"]
+            self.manifest["artifact"]["sha256"]
             if self.manifest["golden"] != 1:
                 raise ValueError(f"version {self.manifest['golden']}")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PackError(f"{folder / 'manifest.json'} is no manifest of a golden pack: {error}") from None
+            raise PackError(f"{folder / 'manifest.json'} is no manifest of a golden pack ({error}); {AGAIN}") from None
 
     def bytes_of(self, file: dict[str, Any]) -> bytes:
         """A file that the manifest names. Raises PackError where it is missing or another one."""
@@ -57,9 +59,9 @@ class Pack:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise PackError(f"{path} cannot be read ({error.strerror})") from None
+            raise PackError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != file["sha256"]:
-            raise PackError(f"{path} is not the file that manifest.json describes")
+            raise PackError(f"{path} is not the file that manifest.json describes; {AGAIN}")
         return content
 
     def checked(self, model: Path) -> Path:
@@ -116,14 +118,15 @@ def outputs_from(content: bytes, described: Sequence[Mapping[str, Any]]) -> list
     ]
     free = sum(width for width, shape in zip(widths, shapes, strict=True) if None in shape)
     count = (len(content) - sum(widths) + free) // free if free else 0
+    needed = sum(widths) + (count - 1) * free if free else sum(widths)
+    if needed != len(content):
+        raise PackError(f"{len(content)} bytes of outputs, where {needed} are expected")
     arrays, start = list[np.ndarray](), 0
     for kind, shape, width in zip(types, shapes, widths, strict=True):
         full = [count if s is None else s for s in shape]
         end = start + width * (count if None in shape else 1)
         arrays.append(np.frombuffer(content[start:end], kind).reshape(full))
         start = end
-    if start != len(content):
-        raise PackError(f"{len(content)} bytes of outputs, where {start} are expected")
     return arrays
 
 
@@ -157,7 +160,7 @@ def resized(pixels: np.ndarray, size: tuple[int, int], filter_name: str, antiali
     """uint8 [H, W, 3] -> [*size, 3]. Pillow's resize has antialiasing, its transform has none."""
     picture, (height, width) = Image.fromarray(np.ascontiguousarray(pixels)), size
     how = Image.Resampling[filter_name.upper()]
-    if antialias:
+    if antialias or (width >= picture.width and height >= picture.height):
         return np.array(picture.resize((width, height), how))
     steps = (picture.width / width, 0, 0, 0, picture.height / height, 0)
     assert how in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
@@ -285,7 +288,9 @@ def stage_files(folder: Path, pack: Pack) -> Callable[[int], Stages]:
                 elif raw.is_file():
                     given[stage] = _array(raw.read_bytes(), stage, pack, number)
             except (OSError, ValueError, TypeError, PackError) as error:
-                raise PackError(f"{folder}: stage {stage} of image {number} cannot be read: {error}") from None
+                raise PackError(
+                    f"{folder}: stage {stage} of image {number} cannot be read: {error}; write it again"
+                ) from None
         return given
 
     return stages
