@@ -126,6 +126,18 @@ def test_int8_scores(runtime, model):
     assert 1e-9 < error < 0.1
 
 
+@torch.no_grad()
+def test_executorch_observes_the_weights_of_all_layers(model):
+    pytest.importorskip("executorch")
+    from pocketvision.exporting.executorch_int8 import _prepared
+
+    image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    graph = _prepared(ChannelsLast(model, "scores").eval(), image, 0)
+    modules = [type(module).__name__ for module in graph.modules()]
+    layers = [node for node in graph.graph.nodes if str(node.target) in ("aten.conv2d.default", "aten.linear.default")]
+    assert modules.count("PerChannelMinMaxObserver") == len(layers) > 5
+
+
 def operators(content: bytes) -> list[str]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

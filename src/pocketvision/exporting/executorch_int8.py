@@ -53,11 +53,14 @@ def quantize(module: nn.Module, image: Tensor, calibration: np.ndarray) -> nn.Mo
 
 
 def _prepared(module: nn.Module, image: Tensor, float_rows: int) -> nn.Module:
-    """The exported graph with observers, but for the first rows of the backbone."""
+    """The exported graph with observers, but for the first rows of the backbone. (Weights belong to no module; the
+    operator that reads them decides.)"""
     xnnpack = imported("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", EXTRA)
     quantizer = xnnpack.XNNPACKQuantizer()
     quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(lambda node: _in_model(node) and _row(node, float_rows) >= float_rows)
+    quantizer.set_filter_function(
+        lambda node: node.op == "get_attr" or (_in_model(node) and _row(node, float_rows) >= float_rows)
+    )
     graph = torch.export.export(module, (image,)).module()
     prepared = imported("torchao.quantization.pt2e.quantize_pt2e", EXTRA).prepare_pt2e(graph, quantizer)
     _outputs(prepared, [image])  # the observers of weights look once, at what never changes
