@@ -12,6 +12,7 @@ import typer
 from ..errors import BudgetError, PocketvisionError
 from .arguments import command_line, with_dashes
 from .flags import (
+    OF_QAT,
     AllowLeak,
     AsJson,
     Batch,
@@ -23,6 +24,7 @@ from .flags import (
     Name,
     OutputStride,
     Project,
+    Qat,
     Rate,
     Recipe,
     Runtime,
@@ -116,6 +118,7 @@ def train(
     name: Name = None,
     allow_leak: AllowLeak = False,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder; DATA is read from it")] = None,
+    qat: Qat = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on a data set."""
@@ -123,10 +126,15 @@ def train(
     from .training import train as run_training
 
     if resume is not None:
-        _only(context, "resume", "as_json")
+        _only(context, "--resume goes on with the run as it began", "resume", "as_json")
         result = resume_training(resume)
+    elif qat is not None:
+        _only(context, "--qat keeps the run's data and network", *OF_QAT)
+        from .qat import train_for_int8
+
+        result = train_for_int8(qat, _options(context))
     elif data is None:
-        raise typer.BadParameter("give DATA, or --resume RUN")
+        raise typer.BadParameter("give DATA, --resume RUN or --qat RUN")
     else:
         result = run_training(data, model, _options(context))
     _print(result.to_dict(), str(result), as_json)
@@ -326,12 +334,12 @@ def _options(context: typer.Context) -> "TrainOptions":
     return TrainOptions(**known)
 
 
-def _only(context: typer.Context, *names: str) -> None:
-    """Refuse what was given beside ``names``: a resumed run keeps its own data and options."""
+def _only(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse what was given beside ``names``."""
     for name in context.params.keys() - set(names):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(f"--resume goes on with the run as it began: leave out {name}")
+            raise typer.BadParameter(f"{why}: leave out {name}")
 
 
 def main(command: Callable[..., Any] = app) -> None:

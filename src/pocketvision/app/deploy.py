@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..data.sources import load_split
-from ..data.transforms import load_prepared
 from ..errors import ConfigurationError
 from ..exporting.artifact import Artifact
 from ..exporting.contract import Form
@@ -20,10 +17,8 @@ from ..measuring.parity import AnyParity
 from ..measuring.runtimes import open_file, runtime_of
 from ..nn.model import Model
 from ..training.checkpoint import load_model
-from .choose import sample
+from .qat import calibration_images
 from .source import export_checked, is_artifact, resized, split_file, weights_file
-
-CALIBRATION_IMAGES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +120,6 @@ def precision_asked(int8: bool, fp16: bool) -> Precision:
     if int8 and fp16:
         raise ConfigurationError("--int8 and --fp16 exclude each other; give one of them")
     return "int8" if int8 else "float16" if fp16 else "float32"
-
-
-def calibration_images(source: str | Path, split: Path | None, model: Model) -> np.ndarray:
-    """Up to 128 training images of a run, as the network takes them: uint8 [N, S, S, 3].
-
-    Raises ConfigurationError where the run's split is not at hand.
-    """
-    if split is None:
-        raise ConfigurationError(
-            f"int8 needs images of the training split, which {source} does not name (no split.json); "
-            "export the run's folder instead"
-        )
-    items = sample(load_split(split).train, CALIBRATION_IMAGES)
-    return np.stack([load_prepared(item.image, model.spec.preprocessing) for item in items])
 
 
 def golden_pack(source: str | Path, split: Path | None, artifact: Artifact) -> Golden:

@@ -47,3 +47,8 @@ Task = Annotated[
     Literal["classify", "detect", "segment"] | None,
     typer.Option(help="What to look at where there are several; boxes come first, then masks"),
 ]
+Qat = Annotated[Path | None, typer.Option(help="Train this finished run's network for int8; DATA is read from it")]
+OF_QAT = (
+    *("qat", "recipe", "settings", "teacher", "epochs", "batch", "lr", "time", "patience", "device", "workers"),
+    *("seed", "project", "name", "as_json"),
+)

@@ -98,7 +98,7 @@ def _open(data: str | Path, options: TrainOptions) -> Dataset:
 def resume_training(run: Path) -> TrainResult:
     """Go on with an interrupted run, to the same result that it would have had."""
     with distributed.joined():
-        return _finish(show(resume(run)), "")
+        return finished(show(resume(run)), "")
 
 
 def starting_weights(weights: str, dataset: Dataset, size: int) -> str:
@@ -137,7 +137,7 @@ def train_spec(
     with_teachers(task, spec, replace(recipe, device="cpu"))  # what is wrong with them is said at once
     name = options.name or spec.backbone.name
     run = Path(distributed.from_first(lambda: bytes(create_run(options.project, task.name, name))).decode())
-    result = _finish(show(fit(model, task, dataset, recipe, run)), weights)
+    result = finished(show(fit(model, task, dataset, recipe, run)), weights)
     return replace(result, warnings=outside), info
 
 
@@ -152,7 +152,8 @@ def _refuse(recipe: Recipe, pretrained: bool) -> None:
         )
 
 
-def _finish(stopped: Stopped, weights: str) -> TrainResult:
+def finished(stopped: Stopped, weights: str) -> TrainResult:
+    """The result of a run that started from ``weights``."""
     return TrainResult(
         run=stopped.run,
         metric=stopped.metric,

@@ -20,7 +20,7 @@ from . import faster_rcnn
 from .artifact import Artifact, finish, sealed, to_metadata
 from .contract import OUTPUTS, Form, check_form, contract_of, image_input
 from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of
-from .onnx_int8 import quantize
+from .onnx_int8 import quantize, trained_ranges
 from .segmenter import DeployedSegmenter, add_classes
 from .targets import Precision, check_target
 
@@ -85,7 +85,9 @@ def export(
         cause = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch cannot convert {model.spec.backbone.name} to ONNX for {out}: {cause}") from error
     if calibration is not None:
-        proto = quantize(proto, calibration)
+        trained = trained_ranges(model)  # such weights know their errors: nothing is left to correct or to keep
+        keep = () if trained else None
+        proto = quantize(proto, calibration, correct_bias=not trained, keep_float=keep, trained=trained)
     _strip(proto.graph)
     anchors = anchors_of(model) if form in ("dense", "raw") else ()
     contract = contract_of(model.spec, form, precision, anchors=anchors)

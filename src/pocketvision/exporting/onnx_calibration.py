@@ -44,12 +44,18 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A tensor whose range is to be found; its values are cut to ``floor`` and ``ceiling``."""
+    """A tensor whose range is to be found; its values are cut to ``floor`` and ``ceiling``. ``known``: the range that
+    the network was trained with, where it was."""
 
     name: str
     floor: float = -np.inf
     ceiling: float = np.inf
     before_hard_swish: bool = False
+    known: Range | None = None
+
+    def candidates(self, seen: Seen) -> list[Range]:
+        """``quant.ranges.candidates``, or what is known."""
+        return [self.known] if self.known else candidates(seen, floor=self.floor, ceiling=self.ceiling)
 
     def scale(self, found: Range) -> Scale:
         """The bytes for that range."""
@@ -101,7 +107,7 @@ def least_harm(
     variances = [max(float(np.var(np.stack(values))), 1e-12) for values in zip(*truth, strict=True)]
     found = dict[str, Harm]()
     for trial in trials:
-        options = _different(candidates(seen[trial.name], floor=trial.floor, ceiling=trial.ceiling))
+        options = _different(trial.candidates(seen[trial.name]))
         if trial.name in ends:  # nothing comes after it: the least squared error itself
             found[trial.name] = Harm(options[min(1, len(options) - 1)], 0.0)
             continue

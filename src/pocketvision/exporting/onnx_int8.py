@@ -9,22 +9,59 @@ the first convolution, whose channels span 0.2 to 19 while some that matter chan
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import ConfigurationError
-from ..quant.ranges import RangeMethod, Seen, chosen
+from ..nn.fold import fold
+from ..nn.model import Model
+from ..nn.rounding import watched
+from ..quant.ranges import Range, RangeMethod, Seen, chosen
 from .onnx_bytes import LANE, Writer
 from .onnx_calibration import Trial, least_harm, observe
-from .onnx_layers import Network, normalisation, read
+from .onnx_layers import Network, made_by, normalisation, read
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 HARM_LIMIT = 0.003  # squared error by one tensor, as a share of the variance of the network's outputs
 MOST_FLOAT = 8  # convolutions at the beginning that are asked
+
+
+class Trained(NamedTuple):
+    """The range of a tensor, and its ``shape`` without the batch."""
+
+    range: Range
+    shape: tuple[int, ...]
+
+
+def trained_ranges(model: Model) -> dict[str, Trained]:
+    """The ranges that ``model`` was trained with, none of most models."""
+    if model.rounding is None:
+        return {}
+    ranges, shapes = model.rounding.ranges, dict[str, tuple[int, ...]]()
+
+    def visit(name: str, x: Tensor, floor: float) -> Tensor:
+        shapes[name] = tuple(x.shape[1:])
+        return x
+
+    size = model.spec.preprocessing.size
+    with torch.no_grad(), watched(visit):
+        fold(model)(torch.zeros(1, 3, size, size))
+    return {name: Trained(ranges[name], shape) for name, shape in shapes.items() if name in ranges}
+
+
+def beginning(proto: ModelProto, convolutions: int) -> set[str]:
+    """The names of the operators up to that many convolutions, for ``keep_float``."""
+    network = read(proto)
+    places = [place for place, layer in enumerate(network.layers) if layer.kind == "conv"]
+    end = [*places, len(network.layers)][min(convolutions, len(places))]
+    return {layer.nodes[0].name for layer in network.layers[:end]} if convolutions else set()
 
 
 def quantize(
@@ -34,13 +71,15 @@ def quantize(
     ranges: RangeMethod = "harm",
     correct_bias: bool = True,
     keep_float: Collection[str] | None = None,
+    trained: Mapping[str, Trained] | None = None,
 ) -> ModelProto:
     """The int8 form of ``proto``, a float file of this package; it has the same input and outputs.
 
     ``images``: uint8 [N, S, S, 3] of the training data. ``ranges``: how the range of a tensor is found, see
     ``quant.ranges``; "harm": that which harms the outputs least. ``correct_bias``: take the mean error that rounding
     the weights makes on the images out of the biases. ``keep_float``: names of operators to leave as they are; None:
-    with "harm" the beginning, while a tensor there does more than ``HARM_LIMIT``, else none.
+    with "harm" the beginning, while a tensor there does more than ``HARM_LIMIT``, else none. ``trained``: ranges that
+    the network was trained with, which are taken, by the names of ``nn.rounding``.
 
     Raises ConfigurationError for images of another type or size, or too few.
     """
@@ -51,7 +90,7 @@ def quantize(
             f"{list(images.shape)}; data.transforms.load_prepared makes them"
         )
     network = read(proto, keep_float or ())
-    trials = _trials(network)
+    trials = _with_known(_trials(network), network, trained or {})
     inputs = {name for layer in network.layers if layer.output in network.quantized for name in layer.inputs}
     seen = observe(proto, inputs | {trial.name for trial in trials}, images, counts=ranges != "minmax")
     if ranges == "harm":
@@ -70,7 +109,17 @@ def quantize(
     return writer.finish(proto)
 
 
+def _with_known(trials: list[Trial], network: Network, trained: Mapping[str, Trained]) -> list[Trial]:
+    """``trials`` with the ranges of ``trained``, where their tensors are the same in form."""
+    makers = made_by(network)
+    of = {name: trained[maker] for name, maker in makers.items() if maker in trained}
+    fits = {name for name in of if network.shapes[name][1:] == of[name].shape}
+    return [replace(trial, known=of[trial.name].range) if trial.name in fits else trial for trial in trials]
+
+
 def _chosen(seen: dict[str, Seen], trial: Trial, ranges: RangeMethod) -> tuple[float, float]:
+    if trial.known:
+        return trial.known
     return chosen(seen[trial.name], ranges, floor=trial.floor, ceiling=trial.ceiling)
 
 

@@ -23,6 +23,7 @@ _KINDS: dict[str, Kind] = {
     "Flatten": "flatten",
     "Concat": "concat",
 }
+_WATCHED = {"Conv": "conv", "Gemm": "linear", "HardSwish": "hard_swish"}
 _CUT = ("Relu", "Clip")  # an output that starts at 0 (and ends at 6) is this already
 _NORMALISATION = ("Add", "Mul", "Cast", "Transpose")  # of the image, backwards from the first convolution
 
@@ -115,6 +116,21 @@ def read(proto: ModelProto, keep_float: Collection[str] = ()) -> Network:
             if node.name not in keep_float:
                 network.quantized.add(layer.output)
     return replace(network, layers=tuple(layers))
+
+
+def made_by(network: Network) -> dict[str, str]:
+    """Of tensors, the names of the operators that made them, as ``nn.rounding.watched`` counts them."""
+    names, counts, latest = dict[str, str](), Counter[str](), ""
+    for layer in network.layers:
+        combines = layer.kind if layer.kind in ("add", "mul", "pool") and layer.output in network.trunk else ""
+        for node, kind in zip(layer.nodes, (combines, ""), strict=False):
+            if kind := _WATCHED.get(node.op_type, kind):
+                latest = f"{kind}{counts[kind]}"
+                counts[kind] += 1
+            elif node is layer.nodes[0]:
+                continue
+            names[node.output[0]] = latest
+    return names
 
 
 def normalisation(network: Network, conv: Layer) -> tuple[str, np.ndarray, np.ndarray] | None:

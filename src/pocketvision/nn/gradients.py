@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 _PART = 3  # columns of taps that oneDNN's gradient is fast for
 
@@ -24,6 +25,8 @@ class _Clamp6(Function):
 
 def clamp6_(x: Tensor) -> Tensor:
     """min(max(x, 0), 6) in place. torch's ReLU6 copies x for the gradient; the result says where it is 0 as well."""
+    if has_torch_function_unary(x):  # somebody watches the operators (nn.rounding)
+        return handle_torch_function(clamp6_, (x,), x)
     result = _Clamp6.apply(x)
     assert isinstance(result, Tensor)
     return result
@@ -67,6 +70,8 @@ def depthwise5(
     oneDNN (torch 2.15, x86) takes about twice as long for the weight gradient of 5 columns of taps as for two times 3,
     so it is asked twice, for the first 3 and the last 3 columns.
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(depthwise5, (x,), x, weight, bias, stride, padding)
     result = _Depthwise5.apply(x, weight, bias, stride, padding)
     assert isinstance(result, Tensor)
     return result

@@ -12,6 +12,7 @@ from ..spec.model import ModelSpec, to_json
 from ..zoo.keymaps import COUNTER, first
 from ..zoo.weights import Weights, WeightsInfo, load
 from .model import Model, build
+from .rounding import Rounding, ranges_in
 
 CLASSIFIER = "head.linear"
 
@@ -27,9 +28,18 @@ def load_model(spec: ModelSpec | None, source: str | Path) -> tuple[Model, Weigh
     ``model.spec`` has the padding, BatchNorm epsilon, preprocessing and class names of the weights. Another number
     of classes than the file's, or other names, leave the classifier at its initialisation (``info.classifier``); a head
     that the file has not, such as a detector's in a classifier's file, stays at its initialisation (``info.head``).
-    ``spec=None``: the network that the file itself describes. See ``zoo.weights.load``. Raises WeightsError.
+    ``spec=None``: the network that the file itself describes, with the ranges of int8 that it was trained with. See
+    ``zoo.weights.load``. Raises WeightsError.
     """
     weights = load(spec, source)
+    ranges = ranges_in(weights.state)
+    model, info = _loaded(spec, weights)
+    if spec is None and ranges:
+        model.rounding = Rounding(ranges)
+    return model, info
+
+
+def _loaded(spec: ModelSpec | None, weights: Weights) -> tuple[Model, WeightsInfo]:
     if not isinstance(weights.spec.head, ClassifierHead) or not weights.info.head:
         model = build(weights.spec)
         _fill(model, weights.state, weights)

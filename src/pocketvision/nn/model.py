@@ -16,14 +16,19 @@ from .heads.fcn import FCN
 from .heads.lraspp import LRASPP
 from .heads.masks import ClassLayer
 from .heads.ssd import SSD
+from .rounding import Rounding
 
 
 class Model(nn.Module):
-    """Backbone and head built from ``spec``; takes normalised images (``nn.layers.Normalize``)."""
+    """Backbone and head built from ``spec``; takes normalised images (``nn.layers.Normalize``).
+
+    ``rounding``: the ranges of int8 that the weights were trained with; it is switched off in a model that was loaded.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.rounding: Rounding | None = None
         self.backbone = Backbone(spec.backbone)
         match spec.head:
             case ClassifierHead() as head:
@@ -45,6 +50,12 @@ class Model(nn.Module):
 
         ``truth``: the boxes of each image (``data.loader.Truth``), for a head whose training needs them.
         """
+        if self.rounding is not None and self.rounding.on:
+            with self.rounding.applied():
+                return self._forward(x_BCHW, truth)
+        return self._forward(x_BCHW, truth)
+
+    def _forward(self, x_BCHW: Tensor, truth: Sequence[Any] | None) -> Any:
         head = self.head
         if isinstance(head, Classifier):
             return head(self.backbone(x_BCHW))

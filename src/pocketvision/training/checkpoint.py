@@ -27,6 +27,7 @@ from .. import files
 from ..errors import ConfigurationError, TrainingError, WeightsError
 from ..nn import load
 from ..nn.model import Model
+from ..nn.rounding import Rounding, ranges_in
 from ..spec.model import ModelSpec, from_data, to_data
 from .recipe import Recipe, from_dict
 
@@ -205,11 +206,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: torch.nn.Module) 
     return tensors
 
 
-def restore(snapshot: Snapshot, model: torch.nn.Module, prefix: str) -> None:
-    """Load the tensors under ``prefix`` into ``model``."""
-    model.load_state_dict(
-        {name.removeprefix(prefix): tensor for name, tensor in snapshot.tensors.items() if name.startswith(prefix)}
-    )
+def restore(snapshot: Snapshot, model: Model, prefix: str) -> None:
+    """Load the tensors under ``prefix`` into ``model``, which goes on rounding where it was trained so."""
+    state = {name.removeprefix(prefix): tensor for name, tensor in snapshot.tensors.items() if name.startswith(prefix)}
+    if ranges := ranges_in(dict(state)):
+        model.rounding = Rounding(ranges, on=True).to(next(model.parameters()).device)
+    model.load_state_dict(state)
 
 
 def restore_optimizer(snapshot: Snapshot, optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> None:
