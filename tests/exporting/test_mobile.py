@@ -1,4 +1,4 @@
-"""LiteRT and ExecuTorch: what the files compute. One small network of each task; a conversion takes seconds."""
+"""LiteRT, ExecuTorch, OpenVINO: what the files compute. One small network of each task; a conversion takes seconds."""
 
 import copy
 import importlib
@@ -15,7 +15,7 @@ from pocketvision.exporting.extras import imported
 from pocketvision.nn.heads.ssd import decode
 from pocketvision.nn.layers import Normalize, SqueezeExcitation
 
-RUNTIMES = {"litert": "litert_torch", "executorch": "executorch"}
+RUNTIMES = {"litert": "litert_torch", "executorch": "executorch", "openvino": "openvino"}
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -30,6 +30,10 @@ def runtime(request: pytest.FixtureRequest):
 def litert():
     pytest.importorskip("litert_torch")
     return importlib.import_module("pocketvision.exporting.litert")
+
+
+def opened(runtime, content: bytes | tuple[bytes, ...]):
+    return runtime.open_file(*([content] if isinstance(content, bytes) else content))
 
 
 def pictures(model, count: int = 6) -> np.ndarray:
@@ -85,7 +89,7 @@ def test_names_what_to_install():
 def test_scores(runtime, model):
     images = pictures(model)
     content = runtime.convert(model, "scores")
-    (actual,) = runtime.open_file(content)(images)
+    (actual,) = opened(runtime, content)(images)
     (expected,) = outputs(model, "scores", images)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert expected.std(0).min() > 1e-3
@@ -95,7 +99,7 @@ def test_scores(runtime, model):
 def test_float16_scores(runtime, model):
     images = pictures(model)
     (expected,) = outputs(model, "scores", images)
-    (half,) = runtime.open_file(runtime.convert(model, "scores", "float16"))(images)
+    (half,) = opened(runtime, runtime.convert(model, "scores", "float16"))(images)
     np.testing.assert_allclose(half, expected, atol=0.02)
     assert np.abs(half - expected).max() > 1e-6  # it did round
 
@@ -103,7 +107,7 @@ def test_float16_scores(runtime, model):
 @pytest.mark.slow
 def test_boxes_of_every_anchor(runtime, detector):
     images = pictures(detector, 2)
-    actual = runtime.open_file(runtime.convert(detector, "dense"))(images)
+    actual = opened(runtime, runtime.convert(detector, "dense"))(images)
     for one, expected in zip(actual, outputs(detector, "dense", images), strict=True):
         np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-3)
 
@@ -111,7 +115,7 @@ def test_boxes_of_every_anchor(runtime, detector):
 @pytest.mark.slow
 def test_classes_of_pixels(runtime, segmenter):
     images = pictures(segmenter, 2)
-    (actual,) = runtime.open_file(runtime.convert(segmenter, "classes"))(images)
+    (actual,) = opened(runtime, runtime.convert(segmenter, "classes"))(images)
     (expected,) = outputs(segmenter, "classes", images)
     assert actual.dtype == np.uint8 and actual.shape == expected.shape
     assert (actual == expected).mean() > 0.999
@@ -120,7 +124,7 @@ def test_classes_of_pixels(runtime, segmenter):
 
 def test_int8_scores(runtime, model):
     images = pictures(model, 16)
-    (actual,) = runtime.open_file(runtime.convert(model, "scores", "int8", images))(images)
+    (actual,) = opened(runtime, runtime.convert(model, "scores", "int8", images))(images)
     (expected,) = outputs(model, "scores", images)
     error = np.mean((actual - expected) ** 2) / expected.var()
     assert 1e-9 < error < 0.1

@@ -1,4 +1,4 @@
-"""Networks framed for runtimes that calculate with channels last and one image at a time: LiteRT and ExecuTorch."""
+"""Networks framed for runtimes that take one image at a time with its channels last: all but ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,18 +19,29 @@ from ..nn.heads.ssd import SSDOutputs, decode
 from ..nn.layers import SqueezeExcitation
 from ..nn.model import Model
 from ..spec.heads import SSDHead
-from .artifact import Artifact, finish
+from .artifact import Artifact, files_of, finish
 from .contract import OUTPUTS, Form, check_form, contract_of, image_input
 from .detector import anchors_of
 
 PRECISIONS = ("float32", "float16", "int8")
-Convert = Callable[[Model, Form, str, np.ndarray | None], bytes]  # model, form, precision, calibration
+# model, form, precision, calibration -> the content of ``files_of``
+Convert = Callable[[Model, Form, str, np.ndarray | None], bytes | tuple[bytes, ...]]
 
 
 def export_by(
-    convert: Convert, model: Model, out: Path, precision: str, calibration: np.ndarray | None, form: Form | None
+    convert: Convert,
+    model: Model,
+    out: Path,
+    precision: str,
+    calibration: np.ndarray | None,
+    form: Form | None,
+    *,
+    nms: bool = False,
 ) -> Artifact:
-    """Check the arguments of an ``export``, write what ``convert`` makes, and its contract; see ``litert.export``."""
+    """Check the arguments of an ``export``, write what ``convert`` makes, and its contract; see ``litert.export``.
+
+    ``nms``: the format can hold the selection of boxes.
+    """
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision {precision!r} is unknown; {nearest(precision, PRECISIONS)}")
     if (calibration is None) is (precision == "int8"):
@@ -44,15 +55,16 @@ def export_by(
         raise ConfigurationError(
             f"calibration takes uint8 images [N, {size}, {size}, 3], not {calibration.dtype} {list(calibration.shape)}"
         )
-    form = check_form(spec.head, form or ("dense" if isinstance(spec.head, SSDHead) else None))
-    if form == "nms":
+    form = check_form(spec.head, form or ("dense" if isinstance(spec.head, SSDHead) and not nms else None))
+    if form == "nms" and not nms:
         raise ConfigurationError(
             f"{out} cannot hold the selection of boxes: export form 'dense' or 'raw' of an SSD; the boxes are then "
             "selected by the program that runs it"
         )
-    content = convert(model, form, precision, calibration)
+    contents = convert(model, form, precision, calibration)
     try:
-        write_bytes(out, content)
+        for file, content in zip(files_of(out), [contents] if isinstance(contents, bytes) else contents, strict=True):
+            write_bytes(file, content)
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror}; choose another place") from None
     anchors = anchors_of(model) if form in ("dense", "raw") else ()
@@ -81,13 +93,20 @@ class ChannelsLast(nn.Module):
     ``zero``: the input is float32 instead, with this pixel value already taken away; the convolution's bias makes up
     for its difference to each channel's mean, but for the padding around the image, which then is this value.
     ``half``: the network calculates in float16, between the normalised image and its outputs. ``logits_last``: the
-    channels of a segmenter's logits come last too.
+    channels of a segmenter's logits come last too. ``whole_gates``: hard-sigmoid stays one operator.
     """
 
     rows: Tensor
 
     def __init__(
-        self, model: Model, form: Form, zero: int | None = None, half: bool = False, logits_last: bool = False
+        self,
+        model: Model,
+        form: Form,
+        zero: int | None = None,
+        *,
+        half: bool = False,
+        logits_last: bool = False,
+        whole_gates: bool = False,
     ) -> None:
         super().__init__()
         preprocessing = model.spec.preprocessing
@@ -104,7 +123,7 @@ class ChannelsLast(nn.Module):
             if zero is not None:
                 first.bias += (first.weight.sum((2, 3)) * (zero - means)).sum(1)
         for module in self.model.modules():
-            if isinstance(module, SqueezeExcitation) and isinstance(module.gate, nn.Hardsigmoid):
+            if isinstance(module, SqueezeExcitation) and isinstance(module.gate, nn.Hardsigmoid) and not whole_gates:
                 module.register_module("gate", HardSigmoid())
         self.model.to(self.dtype)
 

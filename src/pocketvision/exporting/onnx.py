@@ -79,7 +79,7 @@ def export(
     import onnx
 
     try:
-        proto = _convert(model, form)
+        proto = to_proto(model, form)
         onnx.checker.check_model(proto, full_check=True)
     except (RuntimeError, onnx.checker.ValidationError) as error:  # RuntimeError: the base of torch's exporter errors
         cause = str(error).strip().partition("\n")[0]
@@ -100,7 +100,8 @@ def export(
     return finish(out, contract)
 
 
-def _convert(model: Model, form: Form) -> ModelProto:
+def to_proto(model: Model, form: Form) -> ModelProto:
+    """The float32 file of ``model`` (eval mode), without its contract."""
     size, head = model.spec.preprocessing.size, model.spec.head
     batch, free = 2, {"image": {0: torch.export.Dim("N")}}  # torch.export would fix a batch of 1
     if isinstance(head, FasterRCNNHead):

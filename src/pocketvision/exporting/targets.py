@@ -26,6 +26,7 @@ TARGETS = {
     "onnx": Target(".onnx", ("float32", "int8")),
     "litert": Target(".tflite", ("float32", "float16", "int8")),
     "executorch": Target(".pte", ("float32", "float16", "int8")),
+    "openvino": Target(".xml", ("float32", "float16", "int8")),
 }
 
 
@@ -59,6 +60,8 @@ def export_to(
             from . import litert as exporter
         case "executorch":
             from . import executorch as exporter
+        case "openvino":
+            from . import openvino as exporter
         case _:
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, TARGETS)}")
     return exporter.export(model, precision=precision, calibration=calibration, form=form, out=out)

@@ -232,6 +232,13 @@ def _open_executorch(artifact: Artifact, threads: int) -> Run:
     return open_file(artifact.path.read_bytes(), threads)
 
 
+def _open_openvino(artifact: Artifact, threads: int) -> Run:
+    from ..exporting.openvino import open_file
+
+    xml, weights = (file.read_bytes() for file in artifact.files)
+    return open_file(xml, weights, threads)
+
+
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
@@ -239,6 +246,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime("onnxruntime", "onnxruntime", "pip install onnxruntime", "onnx", _open_onnx),
         Runtime("litert", "ai-edge-litert", 'pip install "pocketvision[litert]"', "litert", _open_litert),
         Runtime("executorch", "executorch", 'pip install "pocketvision[executorch]"', "executorch", _open_executorch),
+        Runtime("openvino", "openvino", 'pip install "pocketvision[openvino]"', "openvino", _open_openvino),
     )
 }
 
