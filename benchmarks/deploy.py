@@ -30,7 +30,7 @@ from deploy_peers import peer
 from int8_onnxruntime import random_with_statistics
 
 from pocketvision.app.accuracy import accuracy_of
-from pocketvision.app.deploy import CALIBRATION_IMAGES, calibration_images
+from pocketvision.app.qat import CALIBRATION_IMAGES, calibration_images
 from pocketvision.app.source import split_file
 from pocketvision.data.image import SUFFIXES
 from pocketvision.data.sources import Item, load_split
