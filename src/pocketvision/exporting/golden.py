@@ -35,7 +35,7 @@ LONG_SIDE, TIMES = 640, 2.5  # an image's longest side: 640, or more where the n
 WIDEST = 3  # long side / short side: longer images are cut before the resize, which no other program need do
 UNSTABLE = 50  # of so many boxes, one may be lost to rounding beside those that noise loses
 MIN_SCORE = 0.25  # of boxes, as `predict` tells them
-RUNNERS = ("README.md", "verify.py", "steps.py", "verify.mjs")
+RUNNERS = ("README.md", "verify.py", "steps.py", "verify.mjs", "Verify.kt", "Verify.swift")
 GREY = {
     "mean": 0.5,
     "p99": 3,
