@@ -110,8 +110,9 @@ def _chosen(artifact: Artifact, items: Sequence[Item], run: Run) -> list[_Candid
     if not tried:
         raise DataError("no validation image of the run can be read, of which a golden pack is made; check the paths")
     shows = [_aliasing(pixels, p) for _, pixels in tried]
-    used, order = Counter[str](), list[int]()
-    kinds = [(_what(item), _shape(pixels)) for item, pixels in tried]
+    used, order = Counter[str | int](), list[int]()
+    # neighbours in a split are often frames of one video, so a part of the split counts like a class
+    kinds = [(_what(item), _shape(pixels), n * IMAGES // len(tried)) for n, (item, pixels) in enumerate(tried)]
     while len(order) < len(tried):
         rest = (index for index in range(len(tried)) if index not in order)
         best = min(rest, key=lambda index: (sum(used[kind] for kind in kinds[index]), -shows[index]))
@@ -224,9 +225,18 @@ def _manifest(artifact: Artifact, chosen: list[_Candidate], runtime: str) -> dic
         "tolerances": _tolerances(artifact, chosen),
         "created": asdict(created_now()) | {"runtime": runtime, "numpy": np.__version__, "pillow": version("pillow")},
     }
+    contract["outputs"] = [asdict(output) for output in artifact.outputs]
     if isinstance(spec.head, SSDHead | FasterRCNNHead):
-        manifest["selection"] = asdict(spec.head.selection) | {"min_score": MIN_SCORE}
+        manifest["selection"] = asdict(spec.head.selection) | {"min_score": _min_score(artifact, chosen)}
     return manifest
+
+
+def _min_score(artifact: Artifact, chosen: list[_Candidate]) -> float:
+    """What boxes score at least: as `predict` tells them, or where few do, half of the usual best of an image."""
+    if artifact.form == "raw":
+        return MIN_SCORE
+    best = [float(one.outputs[1].max(initial=0)) for one in chosen]
+    return min(MIN_SCORE, round(float(np.median(best)) / 2, 3))
 
 
 def _tolerances(artifact: Artifact, chosen: list[_Candidate]) -> dict[str, Any]:
@@ -252,7 +262,8 @@ def _tolerances(artifact: Artifact, chosen: list[_Candidate]) -> dict[str, Any]:
         "detect": "as sets: the same label, and boxes and scores that are as alike as this",
         "segment": "the share of the pixels that a class has",
     }
-    limits = {"classify": {}, "detect": {"score": 0.05, "iou": 0.8}, "segment": {"share": 0.02}}
+    score = _min_score(artifact, chosen) / 5 if artifact.task == "detect" else 0.0
+    limits = {"classify": {}, "detect": {"score": score, "iou": 0.8}, "segment": {"share": 0.02}}
     tolerances["decision"] = limits[artifact.task] | {"why": words[artifact.task]}
     return tolerances
 

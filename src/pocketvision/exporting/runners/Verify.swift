@@ -389,7 +389,9 @@ final class GoldenPack {
             }
             var differs = false
             for stage in stageNames {
-                guard let one = expected[stage], let other = actual[stage] else { continue }
+                guard let one = expected[stage] else { continue }
+                if seen[stage] == nil { seen[stage] = [] }
+                guard let other = actual[stage] else { continue }
                 let off = difference(stage, one, other, image)
                 seen[stage, default: []].append((number, off))
                 if !(off.excess <= 1) && !differs {
@@ -398,7 +400,7 @@ final class GoldenPack {
                 }
             }
         }
-        let checks = stageNames.map { check($0, seen[$0] ?? []) }
+        let checks = stageNames.filter { seen[$0] != nil }.map { check($0, seen[$0] ?? []) }
         guard let first = checks.first(where: { $0.state == "differs" })?.stage else {
             return Verdict(checks: checks, first: nil, guess: "")
         }
