@@ -15,7 +15,7 @@ from pocketvision.exporting.runners.steps import FAULTS, own_stages, prepare, wr
 from pocketvision.measuring.runtimes import open_file
 from pocketvision.measuring.verify import open_pack, verify_file
 
-from .test_commands import answer, documented, failure
+from .test_commands import answer, documented
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def test_export_and_verify(run: Path, tmp_path: Path):
     exported = answer("export", run, "--golden", "--out", path)
     assert set(exported) == documented("export")
     assert exported["golden"] == {"path": f"{path}.golden", "n": 8, "blind": ["bgr", "no-antialias", "crop-first"]}
-    result = answer("verify", path)
-    assert set(result) == documented("verify")
-    assert (result["passed"], result["first"], result["n"]) == (True, None, 8)
-    assert [stage["state"] for stage in result["stages"]] == ["passed"] * len(result["stages"])
+    result = pocketvision.verify(path)
+    assert (result.verdict.passed, result.verdict.first, result.n) == (True, None, 8)
+    assert {check.state for check in result.verdict.checks} == {"passed"}
 
     pack = open_pack(Artifact.load(path))
     write_stages(tmp_path / "app", pack, own_stages(pack, None, "mean"))
     result = answer("verify", path, "--stages", tmp_path / "app", code=1)
+    assert set(result) == documented("verify")
     assert (result["passed"], result["first"]) == (False, "normalised")
     assert "the normalisation has other constants" in result["guess"]
 
@@ -129,4 +129,5 @@ def test_sources_and_options_that_do_not_fit(files, run: Path, tmp_path: Path):
         pocketvision.verify(files["segment"], stages=tmp_path / "gone")
     with pytest.raises(ConfigurationError, match="needs images of the validation split"):
         golden_pack("weights.safetensors", None, Artifact.load(files["segment"]))
-    assert "has no golden pack" in failure("verify", changed(files, tmp_path).rename(tmp_path / "moved.onnx"))
+    with pytest.raises(ExportError, match=r"has no golden pack \(.*moved.onnx.golden\)"):
+        pocketvision.verify(changed(files, tmp_path).rename(tmp_path / "moved.onnx"))

@@ -86,9 +86,12 @@ def test_each_mistake_is_found_and_named(packs, task, fault, tmp_path):
         assert verify(pack, stage_files(tmp_path, pack), run).to_dict() == verdict.to_dict()
 
 
-@pytest.mark.parametrize("fault", ["bgr", "no-antialias", "crop-first", "layout"])
-def test_a_mistake_is_named_from_outputs_alone(packs, fault, tmp_path):
-    path, pack = packs["segment"]
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [("segment", "bgr"), ("classify", "no-antialias"), ("segment", "crop-first"), ("segment", "layout")],
+)
+def test_a_mistake_is_named_from_outputs_alone(packs, task, fault, tmp_path):
+    path, pack = packs[task]
     run = open_model(path)
     write_stages(tmp_path, pack, own_stages(pack, run, fault))
     for file in tmp_path.iterdir():
