@@ -59,6 +59,8 @@ def make_report(
     outputs = image_input(96), outputs_of("scores", len(classes), 96)
     artifact = Artifact(folder / "model.onnx", "onnx", "float32", spec, *outputs, created, "ab" * 32)
     machine = Machine("a chip", 2, 4096, "Linux 6", "x86_64", "3.11.7")
+    figures = (1.0, 1.25, (1.2, 1.3), 15.5, 16.0)
+    latency = Latency("m", "onnxruntime", "1.31", 1, *figures, 99, 0.0, 1.0, False, 0.1, "2026-11-20", machine)
     Image.new("RGB", (40, 30), "red").save(folder / "wrong.png")
     mistakes = (Mistake(str(folder / "wrong.png"), 0, 1, 0.75),) if mistakes is None else mistakes
     items = tuple(Item(f"photos/{index}.jpg", index % len(classes)) for index in range(12))
@@ -69,9 +71,7 @@ def make_report(
         "artifact": artifact,
         "measured_on": "val split",
         "result": ClassificationResult(classes, confusion, None, mistakes),
-        "latency": (
-            Latency("m", "onnxruntime", "1.31", 1, 1.0, 1.25, 15.5, 99, 0.0, False, 0.1, "2026-11-20", machine),
-        ),
+        "latency": (latency,),
         "parity": Parity(6, 5, 1.5e-6, 1.0),
         "budget": (Promise("latency", "at most 6 ms", "1.25 ms", True),),
         "curve": ({"epoch": 1, "train_loss": 2.0, "val_top1": 0.5, "lr": 0.1}, {"epoch": 2, "train_loss": 1.0}),

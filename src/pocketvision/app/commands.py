@@ -8,8 +8,9 @@ from typing import Any
 
 from ..data.sources import Dataset, Item, load_split, open_dataset
 from ..errors import ConfigurationError, DataError, nearest
-from ..measuring.latency import Latency, measure_sessions
+from ..measuring.latency import Latency, timed_sessions
 from ..measuring.machine import usable_cores
+from ..measuring.paired import FEWEST, Comparison, compare
 from ..measuring.runtimes import ALWAYS_THERE, Session, check_threads, open_any_model, open_file, torch_threads
 from ..nn.model import Model
 from ..report.content import EvaluationResult
@@ -172,16 +173,18 @@ def predict(
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Latencies that were measured in turns; the JSON has the first one's keys at the top and all as ``results``."""
+    """Latencies that were measured in turns, and each but the first compared with it; the JSON has the first one's keys
+    at the top and all as ``results``."""
 
     results: tuple[Latency, ...]
+    comparisons: tuple[Comparison, ...]
 
     def to_dict(self) -> dict[str, Any]:
         rows = [result.to_dict() for result in self.results]
-        return rows[0] | {"results": rows}
+        return rows[0] | {"results": rows, "comparisons": [each.to_dict() for each in self.comparisons]}
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.results))
+        return "\n".join(map(str, (*self.results, *self.comparisons)))
 
 
 def measure(
@@ -213,7 +216,10 @@ def measure(
                 else:
                     raise ConfigurationError(f"{target} is an exported file; torch measures runs and model names only")
                 sessions[f"{number} {runtime}"] = session
-        latencies = measure_sessions(sessions, n=n)
-    return Measurements(
-        tuple(replace(latency, name=str(names[int(key.split()[0])])) for key, latency in latencies.items())
-    )
+        latencies, turns = timed_sessions(sessions, n=n)
+    named = {key: replace(latency, name=str(names[int(key.split()[0])])) for key, latency in latencies.items()}
+    said = {key: f"{latency.name} ({latency.runtime})" for key, latency in named.items()}
+    first, *others = turns
+    enough = min(len(each.medians()) for each in turns.values()) >= FEWEST
+    compared = [compare(said[first], turns[first], said[key], turns[key]) for key in others if enough]
+    return Measurements(tuple(named.values()), tuple(compared))

@@ -4,9 +4,12 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+
+_CHAIN = 2000  # additions: their operands stay in the innermost cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,19 @@ def usable_cores() -> int:
 def load_average() -> float | None:
     """Runnable processes on average over the last minute; None on Windows, which does not count them."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def addition_ns() -> float:
+    """Nanoseconds of one addition that waits for the one before, the least of a few chains: it follows the clock of the
+    core that this thread is on, and nothing else."""
+    import numpy as np
+
+    numbers, sums, least = np.ones(_CHAIN), np.empty(_CHAIN), float("inf")
+    for _ in range(8):
+        start = time.perf_counter_ns()
+        np.cumsum(numbers, out=sums)
+        least = min(least, (time.perf_counter_ns() - start) / _CHAIN)
+    return least
 
 
 def cpu_name() -> str:
