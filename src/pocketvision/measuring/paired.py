@@ -59,8 +59,8 @@ def compare_calls(
 def compare(first: str, one: Turns, second: str, other: Turns) -> Comparison:
     """Compare what was measured of two candidates in the same turns.
 
-    In each turn the medians of the least interrupted calls are compared, so that whatever slows a turn slows both, and turns
-    are exchangeable even where calls are not. Raises ConfigurationError for fewer than six common turns.
+    In each turn the medians of the least interrupted calls are compared: what slows a turn slows both, and turns are
+    exchangeable even where calls are not. Raises ConfigurationError for fewer than six common turns.
     """
     from scipy.stats import wilcoxon
 
