@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,8 +20,10 @@ from .flags import (
     Device,
     Epochs,
     Head,
+    MaxDrop,
     Minutes,
     Name,
+    Outputs,
     OutputStride,
     Project,
     Qat,
@@ -219,14 +221,8 @@ def export(
     to: Annotated[list[str], typer.Option(help="Formats: onnx; may be given again")] = ["onnx"],  # noqa: B006  typer reads it
     int8: Annotated[bool, typer.Option("--int8", help="8 bits, calibrated with images of the training split")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights of 16 bits")] = False,
-    outputs: Annotated[
-        Literal["nms", "dense", "raw", "classes", "logits"] | None,
-        typer.Option(
-            help="What the file gives. Of a detector, nms (default): the boxes found; dense: every anchor's box and "
-            "scores, for an NMS of your own; raw: logits and box codes, for runtimes that decode themselves. Of a "
-            "segmenter, classes (default): each pixel's class; logits: what it is chosen from"
-        ),
-    ] = None,
+    max_drop: MaxDrop = None,
+    outputs: Outputs = None,
     imgsz: Size = None,
     golden: Annotated[
         bool, typer.Option("--golden", help="Also images and the result of every stage, for `verify` and for apps")
@@ -234,13 +230,16 @@ def export(
     out: Annotated[Path | None, typer.Option(help="File to write; beside the weights by default")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold, convert and check a trained model."""
+    """Fold, convert and check a trained model. Exit code 2: no remedy keeps int8 within --max-drop."""
     from .deploy import export as run
     from .deploy import precision_asked
 
     precision = precision_asked(int8, fp16)
-    result = run(source, to=to, precision=precision, outputs=outputs, imgsz=imgsz, out=out, golden=golden)
+    places: Any = {"imgsz": imgsz, "out": out}
+    result = run(source, to=to, precision=precision, max_drop=max_drop, outputs=outputs, golden=golden, **places)
     _print(result.to_dict(), str(result), as_json)
+    if not result.met:
+        raise typer.Exit(2)
 
 
 @app.command()

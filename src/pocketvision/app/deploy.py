@@ -13,23 +13,26 @@ from ..exporting.contract import Form
 from ..exporting.golden import Golden, write_pack
 from ..exporting.targets import Precision, check_target, export_to, file_name
 from ..measuring.latency import measure_sessions
-from ..measuring.parity import AnyParity
+from ..measuring.parity import AnyParity, check_parity
 from ..measuring.runtimes import open_file, runtime_of
 from ..nn.model import Model
 from ..training.checkpoint import load_model
+from .int8 import Diagnosis, Patient, within_drop
 from .qat import calibration_images
-from .source import export_checked, is_artifact, resized, split_file, weights_file
+from .source import export_checked, is_artifact, parity_images, resized, split_file, weights_file
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
     """A file, how far it is from the model (None where no data set was at hand to compare on), and of int8 by how much
-    it is faster than the float32 file in its runtime with one thread (None where that is not installed)."""
+    it is faster than the float32 file in its runtime with one thread (None where that is not installed). ``diagnosis``:
+    what was tried to keep int8 within a given loss."""
 
     artifact: Artifact
     parity: AnyParity | None
     speedup: float | None = None
     golden: Golden | None = None
+    diagnosis: Diagnosis | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -40,10 +43,12 @@ class Exported:
             "parity": self.parity.to_dict() if self.parity else None,
             "speedup": self.speedup,
             "golden": self.golden and self.golden.to_dict(),
+            "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
         }
 
     def __str__(self) -> str:
-        return "\n".join([self._file(), *([str(self.golden)] if self.golden else [])])
+        more = [str(part) for part in (self.diagnosis, self.golden) if part]
+        return "\n".join([self._file(), *more])
 
     def _file(self) -> str:
         file, parity = self.artifact, "parity not checked: no images of its run"
@@ -68,6 +73,11 @@ class Export:
         """The files alone."""
         return tuple(file.artifact for file in self.files)
 
+    @property
+    def met(self) -> bool:
+        """Whether every file loses no more than was asked for."""
+        return all(file.diagnosis is None or file.diagnosis.met for file in self.files)
+
     def to_dict(self) -> dict[str, Any]:
         rows = [file.to_dict() for file in self.files]
         return rows[0] | {"artifacts": rows}
@@ -81,6 +91,7 @@ def export(
     *,
     to: Sequence[str] = ("onnx",),
     precision: Precision = "float32",
+    max_drop: float | None = None,
     outputs: Form | None = None,
     imgsz: int | None = None,
     out: Path | None = None,
@@ -89,7 +100,8 @@ def export(
     """Fold and convert a run or a weights file, and compare the files with the model on the run's own images.
 
     ``to``: names of ``exporting.targets.TARGETS``. ``precision``: "int8" calibrates with images of the run's training
-    split. ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a
+    split; with ``max_drop`` remedies are tried until it loses at most so many points (``app.int8``).
+    ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a
     segmenter "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such files
     have the size in their names. ``out``: the file, of one format. ``golden``: beside each file a folder with images of
     the run's validation split and the expected result of every stage, for ``verify`` and for apps.
@@ -99,19 +111,30 @@ def export(
     """
     for name in to:
         check_target(name, precision)
+    if max_drop is not None and (precision != "int8" or max_drop < 0):
+        raise ConfigurationError(f"max_drop={max_drop:g} is for int8 (--int8), and at least 0 points")
     if out is not None and len(to) > 1:
         raise ConfigurationError(f"out={out} names one file, to={', '.join(to)} are {len(to)}; leave one of them out")
     if is_artifact(source) or not Path(source).exists():
         raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
     model, path, split = resized(load_model(source), imgsz), weights_file(source), split_file(source)
     images = calibration_images(source, split, model) if precision == "int8" else None
+    if model.rounding is not None:  # int8 is compared with what was trained for it
+        model.rounding.on = precision == "int8"
     files = list[Exported]()
     for name in to:
         stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
         place = out or path.with_name(file_name(stem, name, precision))
-        artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
+        diagnosis = None
+        if max_drop is None or images is None or split is None:
+            artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
+        else:
+            patient = Patient(model, Path(source), split, name, outputs, images)
+            artifact, diagnosis = within_drop(patient, max_drop, place)
+            parity = check_parity(artifact, model, parity_images(split, artifact))
         faster = speedup(artifact, model) if precision == "int8" else None
-        files.append(Exported(artifact, parity, faster, golden_pack(source, split, artifact) if golden else None))
+        pack = golden_pack(source, split, artifact) if golden else None
+        files.append(Exported(artifact, parity, faster, pack, diagnosis))
     return Export(tuple(files))
 
 

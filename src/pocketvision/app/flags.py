@@ -52,3 +52,14 @@ OF_QAT = (
     *("qat", "recipe", "settings", "teacher", "epochs", "batch", "lr", "time", "patience", "device", "workers"),
     *("seed", "project", "name", "as_json"),
 )
+Outputs = Annotated[
+    Literal["nms", "dense", "raw", "classes", "logits"] | None,
+    typer.Option(
+        help="What the file gives. Of a detector, nms (default): the boxes found; dense: every anchor's box and "
+        "scores, for an NMS of your own; raw: logits and box codes, for runtimes that decode themselves. Of a "
+        "segmenter, classes (default): each pixel's class; logits: what it is chosen from"
+    ),
+]
+MaxDrop = Annotated[
+    float | None, typer.Option(help="With --int8: try remedies until it loses at most so many points of accuracy")
+]

@@ -45,7 +45,7 @@ def train_for_int8(source: str | Path, options: TrainOptions = TrainOptions()) -
     tell(f"int8: looking for the range of each activation on {len(images)} training images")
     rounding = prepare(model, images)
     run = create_run(options.project, task.name, options.name or f"{model.spec.backbone.name}-qat")
-    return finished(show(fit(rounding, task, dataset, recipe, run)), str(source))
+    return replace(finished(show(fit(rounding, task, dataset, recipe, run)), str(source)), precision="int8")
 
 
 def calibration_images(source: str | Path, split: Path | None, model: Model) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -39,7 +39,8 @@ UNFOLD_IMAGES = 256
 class TrainResult:
     """A finished run: its folder, the best epoch's metric on the validation images, and seconds of training.
 
-    ``warnings``: of values outside their usual ranges; ``remedies``: what went wrong, read from the curves.
+    ``precision``: of what is to be exported. ``warnings``: of values outside their usual ranges; ``remedies``: what
+    went wrong, read from the curves.
     """
 
     run: Path
@@ -49,6 +50,7 @@ class TrainResult:
     reason: str
     seconds: float
     weights: str
+    precision: Literal["float32", "int8"] = "float32"
     warnings: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
 
@@ -62,7 +64,7 @@ class TrainResult:
             "no epoch was finished" if self.value is None else f"{self.metric} {self.value:.1%} in epoch {self.epoch}"
         )
         going_on = f"pocketvision train --resume {self.run}" if self.reason == "interrupted" else ""
-        next_step = going_on or f"pocketvision export {self.run}"
+        next_step = going_on or f"pocketvision export {self.run}" + " --int8" * (self.precision == "int8")
         kept = f"; {self.run / BEST}" if self.epoch else ""
         lines = [f"{self.reason}: {value}, {self.seconds:.0f} s{kept}", *map(str, self.remedies)]
         return "\n".join([*lines, f"next: {next_step}"])

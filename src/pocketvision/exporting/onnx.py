@@ -15,12 +15,13 @@ from ..files import write_bytes
 from ..nn.fold import fold
 from ..nn.layers import Normalize
 from ..nn.model import Model
+from ..quant.choice import DEFAULT, Int8
 from ..spec.heads import FasterRCNNHead, SSDHead
 from . import faster_rcnn
 from .artifact import Artifact, finish, sealed, to_metadata
 from .contract import OUTPUTS, Form, check_form, contract_of, image_input
 from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of
-from .onnx_int8 import quantize, trained_ranges
+from .onnx_int8 import beginning, quantize, trained_ranges
 from .segmenter import DeployedSegmenter, add_classes
 from .targets import Precision, check_target
 
@@ -53,12 +54,14 @@ def export(
     precision: Precision = "float32",
     calibration: np.ndarray | None = None,
     form: Form | None = None,
+    how: Int8 = DEFAULT,
     out: Path | str,
 ) -> Artifact:
     """Write ``model`` (eval mode; it is folded on a copy) as ONNX to ``out`` and return the file as an ``Artifact``.
 
     ``precision``: "float32", or "int8" (see ``onnx_int8``), which needs ``calibration``: some dozens of images of the
-    training data, uint8 [N, S, S, 3], prepared as the network takes them.
+    training data, uint8 [N, S, S, 3], prepared as the network takes them. ``how``: its switches; of a network that was
+    trained for int8 only how ranges are found that it was not trained with.
     ``form``: what a detector's or a segmenter's file gives, see ``Artifact``; "nms" or "classes" by default. The batch
     dimension is free but in "nms": at batch 1 that costs no time in ONNX Runtime (under 1%, not resolved). The same
     model gives the same bytes on the same day with the same versions of torch and onnxscript.
@@ -85,9 +88,12 @@ def export(
         cause = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch cannot convert {model.spec.backbone.name} to ONNX for {out}: {cause}") from error
     if calibration is not None:
-        trained = trained_ranges(model)  # such weights know their errors: nothing is left to correct or to keep
-        keep = () if trained else None
-        proto = quantize(proto, calibration, correct_bias=not trained, keep_float=keep, trained=trained)
+        trained = trained_ranges(model)
+        if trained:  # such weights know their errors: nothing is left to correct or to keep
+            how = Int8(how.ranges, correct_bias=False, beginning=0)
+        keep = None if how.beginning is None else beginning(proto, how.beginning)
+        settings: Any = {"ranges": how.ranges, "correct_bias": how.correct_bias, "keep_float": keep}
+        proto = quantize(proto, calibration, trained=trained, **settings)
     _strip(proto.graph)
     anchors = anchors_of(model) if form in ("dense", "raw") else ()
     contract = contract_of(model.spec, form, precision, anchors=anchors)

@@ -122,7 +122,9 @@ def made_by(network: Network) -> dict[str, str]:
     """Of tensors, the names of the operators that made them, as ``nn.rounding.watched`` counts them."""
     names, counts, latest = dict[str, str](), Counter[str](), ""
     for layer in network.layers:
-        combines = layer.kind if layer.kind in ("add", "mul", "pool") and layer.output in network.trunk else ""
+        combines = (
+            layer.kind if layer.kind in ("add", "mul", "pool", "concat") and layer.output in network.trunk else ""
+        )
         for node, kind in zip(layer.nodes, (combines, ""), strict=False):
             if kind := _WATCHED.get(node.op_type, kind):
                 latest = f"{kind}{counts[kind]}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ConfigurationError, nearest
 from ..nn.model import Model
+from ..quant.choice import DEFAULT, Int8
 from .artifact import Artifact
 from .contract import Form
 
@@ -16,14 +17,16 @@ Precision = Literal["float32", "float16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A format: what its files are called, and with how many bits it can calculate."""
+    """A format: what its files are called, with how many bits it can calculate, and whether its int8 can be made in
+    other ways than the default (``quant.choice.Int8``)."""
 
     suffix: str
     precisions: tuple[Precision, ...]
+    switches: bool = False
 
 
 TARGETS = {
-    "onnx": Target(".onnx", ("float32", "int8")),
+    "onnx": Target(".onnx", ("float32", "int8"), switches=True),
     "litert": Target(".tflite", ("float32", "float16", "int8")),
     "executorch": Target(".pte", ("float32", "float16", "int8")),
     "openvino": Target(".xml", ("float32", "float16", "int8")),
@@ -49,13 +52,18 @@ def export_to(
     precision: Precision = "float32",
     form: Form | None = None,
     calibration: np.ndarray | None = None,
+    how: Int8 = DEFAULT,
 ) -> Artifact:
     """Write ``model`` in the format called ``name``; arguments and errors as ``exporting.onnx.export``, and those of
-    ``check_target``."""
-    check_target(name, precision)
+    ``check_target``. ``how``: for a target that has switches."""
+    target = check_target(name, precision)
+    if target.switches:
+        from . import onnx
+
+        return onnx.export(model, precision=precision, calibration=calibration, form=form, how=how, out=out)
+    if how != DEFAULT:
+        raise ConfigurationError(f"{name} makes int8 in one way only; leave the switches out")
     match name:
-        case "onnx":
-            from . import onnx as exporter
         case "litert":
             from . import litert as exporter
         case "executorch":

@@ -5,9 +5,10 @@ its BatchNorms with their epsilon and momentum. Each int8 runtime rounds at the 
 
 - weights of convolutions and linear layers: int8, symmetric, one step for each output channel. That commutes with the
   factor of a BatchNorm behind a convolution, whose weights therefore need no folding here;
-- what convolutions, linear layers, sums, products, means and hard-swish read: 8 bits with one range for the tensor. A
-  ReLU, which only cuts, is part of what comes before it; hard-swish is an operator of its own, before which -3 is
-  the least value; a hard-sigmoid's output is 0 to 1. The image, which is bytes, and the last outputs are not rounded.
+- what convolutions, linear layers, sums, products, means, joints and hard-swish read: 8 bits with one range for the
+  tensor. A ReLU, which only cuts, is part of what comes before it; hard-swish is an operator of its own, before which
+  -3 is the least value; a hard-sigmoid's output is 0 to 1. The image, which is bytes, and the last outputs are not
+  rounded.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ class _Watch(TorchFunctionMode):
             floor = -3.0 if operator == "hardswish" else float("-inf")
             read = [self._read(x, floor) if isinstance(x, Tensor) else x for x in args]
             return _named(func(*read, **kwargs), self._name(_READERS[operator]))
+        if operator == "cat" and all(hasattr(x, _NAME) and x.ndim == 4 for x in args[0]):
+            return _named(func([self._read(x) for x in args[0]], *args[1:], **kwargs), self._name("concat"))
         if operator == "hardsigmoid" and hasattr(args[0], _NAME):
             return _named(rounded(func(*args, **kwargs), 0.0, 1.0), self._name("gate"))
         result = func(*args, **kwargs)

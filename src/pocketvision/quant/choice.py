@@ -7,12 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .ranges import Range
+from .ranges import Range, RangeMethod
 
 GOOD_ENOUGH = 0.02  # error of the outputs as a share of their variance, above which each tensor's range is tried
 HARM_LIMIT = 0.003  # the same, by one tensor alone, above which it had better not be bytes
 _MSE, _MOST = 1, 3  # in ``ranges.candidates``
 _SAME = 0.05  # of a range's width: what differs less is not tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """How an int8 file is made. ``ranges``: how an activation's range is found; ``correct_bias``: whether the mean
+    error of rounded weights is taken out of the biases; ``beginning``: how many convolutions at the network's beginning
+    stay float; None: those whose activations harm the outputs whatever the range."""
+
+    ranges: RangeMethod = "harm"
+    correct_bias: bool = True
+    beginning: int | None = None
+
+
+DEFAULT = Int8()
 
 
 @dataclass(frozen=True, slots=True)

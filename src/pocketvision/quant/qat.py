@@ -85,7 +85,8 @@ class Looked:
 class Watched:
     """A model in eval mode and images, of which anything can be asked.
 
-    ``activations``: by the names of ``nn.rounding.watched``, in order; ``labels``: a layer's name for each.
+    ``activations``: by the names of ``nn.rounding.watched``, in order; ``labels``: a layer's name for each, and for
+    weights; ``depthwise``: the names of such convolutions.
     """
 
     def __init__(self, model: Model, images: np.ndarray) -> None:
@@ -93,6 +94,7 @@ class Watched:
         normalize = Normalize(model.spec.preprocessing)
         self.images = [normalize(torch.from_numpy(part).permute(0, 3, 1, 2)) for part in _parts(images)]
         self.trials = normalize(torch.from_numpy(spread(images, TRIALS)).permute(0, 3, 1, 2))
+        self.depthwise = set[str]()
         self.labels = self._labels()
         self.activations = self._looked()
         self.truth = self.outputs(self.trials)
@@ -131,6 +133,8 @@ class Watched:
 
         def weigh(name: str, weight: Tensor) -> Tensor:
             latest[0] = labels[name] = names.get(id(weight), name)
+            if weight.ndim == 4 and weight.shape[1] == 1 < len(weight):
+                self.depthwise.add(name)
             return weight
 
         def visit(name: str, x: Tensor, floor: float) -> Tensor:
