@@ -19,6 +19,7 @@ from pocketvision.exporting.runners.steps import (
     Pack,
     PackError,
     cropped,
+    decide,
     own_stages,
     resized,
     stage_files,
@@ -170,7 +171,15 @@ def test_images_that_cannot_show_a_mistake(artifact, tmp_path):
     file = Artifact.load(path)
     golden = write_pack(file, [Item(f"sample:digits/{n}", 0) for n in range(3)], open_file(file), "onnxruntime")
     assert (golden.n, golden.blind) == (3, ("bgr", "no-antialias"))
-    assert "cannot show: bgr" in str(golden)
+    assert "cannot show: bgr (red" in str(golden)
+
+
+def test_logits_with_channels_first_and_last():
+    logits = np.zeros((1, 3, 2, 2), np.float32)
+    logits[0, 2, 0] = 1  # the upper half is of the last class
+    for layout, values in (("NCHW", logits), ("NHWC", logits.transpose(0, 2, 3, 1))):
+        manifest = {"form": "logits", "labels": ["a", "b", "c"], "contract": {"outputs": [{"layout": layout}]}}
+        assert decide([values], manifest, {}) == {"shares": {"a": 0.5, "c": 0.5}}
 
 
 def test_bad_packs(packs, tmp_path):

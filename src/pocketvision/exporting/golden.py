@@ -58,10 +58,12 @@ class Golden:
         return {"path": str(self.path), "n": self.n, "blind": list(self.blind)}
 
     def __str__(self) -> str:
-        text = f"{self.path}: golden pack of {self.n} images"
+        text = (
+            f"{self.path}: golden pack of {self.n} images; pocketvision verify {self.path.with_suffix('')} replays it"
+        )
         if not self.blind:
             return text
-        return f"{text}, which cannot show: " + "; ".join(f"{name} ({FAULTS[name]})" for name in self.blind)
+        return f"{text}. It cannot show: " + "; ".join(f"{name} ({FAULTS[name]})" for name in self.blind)
 
 
 @dataclass(frozen=True, slots=True)

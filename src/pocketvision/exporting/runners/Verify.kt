@@ -265,7 +265,8 @@ fun decide(outputs: List<Any>, manifest: Json, image: Json, fault: String? = nul
         "classes", "logits" -> {
             val counts = IntArray(labels.size)
             val pixels = size * size
-            for (i in 0 until pixels) counts[if (form == "classes") (outputs[0] as ByteArray)[i].toInt() and 255 else bestOf(outputs[0] as FloatArray, i, pixels)]++
+            val last = manifest.of("contract").list("outputs")[0]["layout"] == "NHWC" // else NCHW
+            for (i in 0 until pixels) counts[if (form == "classes") (outputs[0] as ByteArray)[i].toInt() and 255 else bestOf(outputs[0] as FloatArray, i, pixels, last)]++
             return mapOf("shares" to labels.indices.filter { counts[it] > 0 }.associate { labels[it] to counts[it].toDouble() / pixels })
         }
     }
@@ -277,8 +278,10 @@ fun decide(outputs: List<Any>, manifest: Json, image: Json, fault: String? = nul
     return mapOf("boxes" to boxes)
 }
 
-private fun bestOf(logits: FloatArray, pixel: Int, pixels: Int) =
-    (0 until logits.size / pixels).maxByOrNull { logits[it * pixels + pixel] }!!
+private fun bestOf(logits: FloatArray, pixel: Int, pixels: Int, last: Boolean): Int {
+    val classes = logits.size / pixels
+    return (0 until classes).maxByOrNull { logits[if (last) pixel * classes + it else it * pixels + pixel] }!!
+}
 
 private fun found(outputs: List<Any>, manifest: Json, least: Double): List<Triple<Int, Double, List<Double>>> {
     val places = outputs[0] as FloatArray

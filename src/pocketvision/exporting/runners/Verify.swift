@@ -291,13 +291,15 @@ func decide(_ outputs: [Numbers], _ manifest: Json, _ image: Json, fault: String
     if form == "classes" || form == "logits" {
         let values = outputs[0].asFloats
         let pixels = size * size
+        let last = manifest.object("contract").objects("outputs")[0].text("layout") == "NHWC"  // else NCHW
         var counts = [Int](repeating: 0, count: labels.count)
         for i in 0..<pixels {
             var best = 0
             if form == "classes" {
                 best = Int(values[i])
             } else {
-                for c in 1..<labels.count where values[c * pixels + i] > values[best * pixels + i] { best = c }
+                func logit(_ c: Int) -> Float { values[last ? i * labels.count + c : c * pixels + i] }
+                for c in labels.indices where logit(c) > logit(best) { best = c }
             }
             counts[best] += 1
         }

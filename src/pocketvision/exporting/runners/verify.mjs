@@ -195,7 +195,10 @@ export function decide(outputs, manifest, image, fault = null) {
   }
   if (form === "classes" || form === "logits") {
     const counts = new Array(labels.length).fill(0), pixels = size * size;
-    for (let i = 0; i < pixels; i++) counts[form === "classes" ? outputs[0][i] : bestOf(outputs[0], i, pixels)]++;
+    const { layout } = manifest.contract.outputs[0]; // of logits NCHW, or NHWC
+    for (let i = 0; i < pixels; i++) {
+      counts[form === "classes" ? outputs[0][i] : bestOf(outputs[0], i, pixels, layout === "NHWC")]++;
+    }
     return { shares: Object.fromEntries(counts.map((n, i) => [labels[i], n / pixels]).filter(([, share]) => share)) };
   }
   const x = image.width / size, y = image.height / size;
@@ -203,9 +206,11 @@ export function decide(outputs, manifest, image, fault = null) {
   return { boxes: boxes.map(({ label, score, box }) => ({ label: labels[label], score, box: box.map((v, i) => v * [x, y][i % 2]) })) };
 }
 
-function bestOf(logits, pixel, pixels) {
+function bestOf(logits, pixel, pixels, last) {
+  const classes = logits.length / pixels;
+  const logit = (c) => logits[last ? pixel * classes + c : c * pixels + pixel];
   let best = 0;
-  for (let c = 1; c * pixels < logits.length; c++) if (logits[c * pixels + pixel] > logits[best * pixels + pixel]) best = c;
+  for (let c = 1; c < classes; c++) if (logit(c) > logit(best)) best = c;
   return best;
 }
 

@@ -304,6 +304,17 @@ def open_model(path: Path) -> Run:
         method = program.load_method("forward")
         assert method is not None
         return lambda stages: [o.numpy().copy() for o in method.execute((torch.from_numpy(tensor(stages)),))]
+    if path.suffix == ".xml":
+        import openvino
+
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}  # left alone, it takes bfloat16 where the processor has it
+        request = openvino.Core().compile_model(path, "CPU", exact).create_infer_request()
+
+        def infer(stages: Stages) -> list[np.ndarray]:
+            request.infer([tensor(stages)])
+            return [request.get_output_tensor(n).data.copy() for n in range(len(request.model_outputs))]
+
+        return infer
     raise PackError(f"this program cannot run {path.suffix} files; write the app's stages and give --stages")
 
 
