@@ -211,7 +211,7 @@ def decide(
         return {"label": names[index], "score": float(outputs[0][0][index])}
     if form in ("classes", "logits"):
         layout = manifest["contract"]["outputs"][0]["layout"]  # of logits NCHW, or NHWC
-        classes = outputs[0][0] if form == "classes" else outputs[0].argmax(layout.index("C"))[0]
+        classes = np.asarray(outputs[0] if form == "classes" else outputs[0].argmax(layout.index("C")))[0]
         shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
         return {"shares": {names[i]: round(float(share), 6) for i, share in enumerate(shares) if share}}
     if form == "raw":
