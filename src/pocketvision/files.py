@@ -54,3 +54,27 @@ def write_bytes(path: Path | str, data: bytes) -> Path:
 def write_text(path: Path | str, text: str) -> Path:
     """Write ``text`` (UTF-8) to ``path`` atomically."""
     return write_bytes(path, text.encode())
+
+
+def write_folder(path: Path | str, fill: Callable[[Path], object], *, sign: str) -> Path:
+    """Call ``fill(temporary_folder)`` beside ``path``, then rename the result to ``path``; an older folder goes.
+
+    A crash leaves the old folder, the new one or none of that name, never a part. Only an empty folder, or one that
+    holds the file ``sign``, is replaced. Returns ``path``. Raises OSError, also where anything else is there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_dir() and ((target / sign).is_file() or not any(target.iterdir()))):
+        raise FileExistsError(errno.EEXIST, f"something else is there (no folder with {sign})", str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name[-80:]}-", dir=target.parent) as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        fill(new)
+        for file in new.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    return Path(path)

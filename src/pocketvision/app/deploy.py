@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import load_split
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, nearest
 from ..exporting.artifact import Artifact
 from ..exporting.contract import Form
 from ..exporting.golden import Golden, write_pack
-from ..exporting.targets import Precision, check_target, export_to, file_name
+from ..exporting.targets import TARGETS, Precision, check_target, export_to, file_name
 from ..measuring.latency import measure_sessions
 from ..measuring.parity import AnyParity, check_parity
 from ..measuring.runtimes import open_file, runtime_of
 from ..nn.model import Model
 from ..training.checkpoint import load_model
+from .handover import PLACES, Handed, check_place, hand_over, is_place
 from .int8 import Diagnosis, Patient, within_drop
 from .qat import calibration_images
 from .source import export_checked, is_artifact, parity_images, resized, split_file, weights_file
@@ -66,17 +67,17 @@ class Exported:
 class Export:
     """The files that were written; the JSON has the first one's keys at the top and all as ``artifacts``."""
 
-    files: tuple[Exported, ...]
+    files: tuple[Exported | Handed, ...]
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
-        """The files alone."""
-        return tuple(file.artifact for file in self.files)
+        """The models alone that a runtime opens."""
+        return tuple(file.artifact for file in self.files if file.artifact)
 
     @property
     def met(self) -> bool:
         """Whether every file loses no more than was asked for."""
-        return all(file.diagnosis is None or file.diagnosis.met for file in self.files)
+        return all(isinstance(file, Handed) or not file.diagnosis or file.diagnosis.met for file in self.files)
 
     def to_dict(self) -> dict[str, Any]:
         rows = [file.to_dict() for file in self.files]
@@ -99,7 +100,8 @@ def export(
 ) -> Export:
     """Fold and convert a run or a weights file, and compare the files with the model on the run's own images.
 
-    ``to``: names of ``exporting.targets.TARGETS``. ``precision``: "int8" calibrates with images of the run's training
+    ``to``: names of ``exporting.targets.TARGETS``, or "web", "hub", "timm" and "torchvision" (``app.handover``), for
+    which the file is a folder, or the weights with the other project's names. ``precision``: "int8" calibrates with images of the run's training
     split; with ``max_drop`` remedies are tried until it loses at most so many points (``app.int8``).
     ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a
     segmenter "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such files
@@ -110,7 +112,12 @@ def export(
     not compute what the model does.
     """
     for name in to:
-        check_target(name, precision)
+        if is_place(name):
+            check_place(name, precision, outputs, golden or max_drop is not None)
+        elif name not in TARGETS:
+            raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, (*TARGETS, *PLACES))}")
+        else:
+            check_target(name, precision)
     if max_drop is not None and (precision != "int8" or max_drop < 0):
         raise ConfigurationError(f"max_drop={max_drop:g} is for int8 (--int8), and at least 0 points")
     if out is not None and len(to) > 1:
@@ -121,9 +128,12 @@ def export(
     images = calibration_images(source, split, model) if precision == "int8" else None
     if model.rounding is not None:  # int8 is compared with what was trained for it
         model.rounding.on = precision == "int8"
-    files = list[Exported]()
+    files = list[Exported | Handed]()
+    stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
     for name in to:
-        stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
+        if is_place(name):
+            files.append(hand_over(name, model, source, out, stem=stem, precision=precision, images=images))
+            continue
         place = out or path.with_name(file_name(stem, name, precision))
         diagnosis = None
         if max_drop is None or images is None or split is None:

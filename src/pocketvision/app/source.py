@@ -19,7 +19,7 @@ from ..measuring.parity import AnyParity, check_parity
 from ..measuring.runtimes import runtime_of
 from ..nn.model import Model
 from ..spec.transform import with_size
-from ..training.checkpoint import BEST, SPLIT, load_model
+from ..training.checkpoint import BEST, HUB, SPLIT, load_model
 from ..zoo import MODELS, model_spec
 from .progress import tell
 
@@ -29,7 +29,9 @@ PARITY_IMAGES, BOX_PARITY_IMAGES = 32, 100
 def weights_file(source: str | Path) -> Path:
     """The weights that a run folder or a file stands for; whether they can be read, ``load_model`` says."""
     path = Path(source)
-    return path / BEST if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    return path / HUB if (path / HUB).is_file() else path / BEST
 
 
 def is_artifact(source: str | Path) -> bool:

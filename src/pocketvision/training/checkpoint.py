@@ -33,6 +33,7 @@ from .recipe import Recipe, from_dict
 
 BEST, LAST = Path("weights/best.safetensors"), Path("weights/last.safetensors")
 STATE, PREVIOUS, NEXT = (Path("state") / f"{name}.safetensors" for name in ("last", "previous", "next"))
+HUB = Path("model.safetensors")  # of a folder for Hugging Face's Hub (exporting.hub)
 ARGS, SPLIT, RESULTS = Path("args.yaml"), Path("split.json"), Path("results.csv")
 
 
@@ -172,13 +173,16 @@ def remove_leftovers(run: Path) -> None:
 
 
 def load_model(path: str | Path) -> Model:
-    """The trained model of a run folder (its best weights) or of a weights file that says its network, in eval mode.
+    """The trained model of a run folder (its best weights), of a folder for Hugging Face's Hub, or of a weights file
+    that says its network; in eval mode.
 
     Raises WeightsError, which names the file, and another one of the run that still works where there is one.
     """
     path = Path(path)
     if not path.is_dir():
         return load.load_model(None, path)[0].eval()
+    if (path / HUB).is_file():
+        return load.load_model(None, path / HUB)[0].eval()
     if not (path / BEST).is_file() and not (path / LAST).is_file():
         raise WeightsError(f"{path} is not a run with weights: it has no {BEST}; name a folder below runs/")
     try:
