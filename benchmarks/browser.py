@@ -44,25 +44,29 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    server: _Server
-
     def do_GET(self) -> None:
+        """A file of memory, or of the folder."""
+        server = self.server
+        assert isinstance(server, _Server)
         path = self.path.partition("?")[0].removeprefix("/")
-        self.server.requests.append(path)
-        if path not in self.server.files:
+        server.requests.append(path)
+        if path not in server.files:
             super().do_GET()
             return
-        content = self.server.files[path]
+        content = server.files[path]
         self.send_response(200)
         self.send_header("Content-Type", self.guess_type(path))
         self.end_headers()
         self.wfile.write(content if isinstance(content, bytes) else content.read_bytes())
 
     def do_POST(self) -> None:
-        self.server.reply = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        """The page's reply."""
+        server = self.server
+        assert isinstance(server, _Server)
+        server.reply = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(204)
         self.end_headers()
-        self.server.replied.set()
+        server.replied.set()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the tests' output is not a server's log."""
@@ -111,8 +115,8 @@ def _browser(address: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         raise FileNotFoundError("chromium is not installed: apt-get install chromium")
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         command = [program, *FLAGS, f"--user-data-dir={profile}", *more, address]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(command, **quiet, start_new_session=True)
+        nowhere = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True)
         try:
             yield process
         finally:

@@ -2,14 +2,27 @@
 
 import importlib
 import importlib.util
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from pocketvision.app.deploy import export
+from pocketvision.errors import ConfigurationError, ExportError
 from pocketvision.exporting.artifact import Artifact
+from pocketvision.exporting.hub import write_hub
+from pocketvision.exporting.peers import write_peer
 from pocketvision.measuring.runtimes import open_artifact, open_segmenter
+from pocketvision.nn.load import save_model
+from pocketvision.nn.model import build
+from pocketvision.spec.model import ModelSpec, from_data
+from pocketvision.spec.transform import with_backbone, with_padding
+from pocketvision.training.checkpoint import load_model
+from pocketvision.zoo import model_spec
 
 
 def pictures(model, count: int = 6) -> np.ndarray:
@@ -72,3 +85,101 @@ def test_mediapipe_segments(litert, vision, segmenter, tmp_path):
             confidence = np.stack([mask.numpy_view().squeeze() for mask in found.confidence_masks])
             np.testing.assert_allclose(confidence.sum(0), 1, atol=1e-3)
     assert len(np.unique(expected)) > 1
+
+
+def stirred(spec: ModelSpec):
+    """Random weights, with running statistics and epsilons that matter; eval mode."""
+    torch.manual_seed(0)
+    model = build(spec)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+            module.momentum = None
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.1)
+    with torch.no_grad():
+        model.train()(torch.randn(2, 3, 64, 64))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_var.clamp_(min=0.05)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("peer", "spec"),
+    [
+        ("timm", model_spec("mobilenet_v2", classes=7)),
+        ("timm", with_padding(with_backbone(model_spec("mobilenet_v3_small", classes=7), bn_eps=0.01), "same")),
+        ("timm", model_spec("mobileone_s0", classes=7)),
+        ("timm", model_spec("efficientnet_lite0", classes=7)),
+        ("torchvision", model_spec("mobilenet_v2", width=0.5, classes=7)),
+        ("torchvision", with_backbone(model_spec("mobilenet_v3_small", classes=7), bn_eps=0.01)),
+        ("torchvision", model_spec("mnasnet_b1", width=0.5, classes=7)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.backbone.name,
+)
+def test_peers_compute_the_same(peer, spec, tmp_path, monkeypatch):
+    """The line that the export prints makes their network, and it says what ours says."""
+    model = stirred(spec)
+    line = write_peer(model, peer, tmp_path / "theirs.safetensors")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(line, names)  # noqa: S102  this is what is tested
+    theirs = names["model"]
+    assert type(theirs).__module__.partition(".")[0] == peer and not theirs.training
+    x_BCHW = torch.randn(2, 3, 65, 64)
+    with torch.inference_mode():
+        expected = model(x_BCHW)
+        assert expected.std() > 0.01
+        assert (theirs(x_BCHW) - expected).abs().max() <= 2e-5 * expected.abs().max()
+
+
+def test_peers_lack_some_networks(model, detector, tmp_path):
+    out = tmp_path / "theirs.safetensors"
+    for network, peer, why in (
+        (model, "timm", "timm has no tiny like this one: its rows"),
+        (detector, "torchvision", "torchvision gets classifiers only, and this tiny has a SSDHead"),
+        (build(model_spec("mobilenet_v2", width=0.35)), "timm", "no mobilenet_v2 like this one: .*its width"),
+        (build(with_padding(model_spec("mobilenet_v2"), "same")), "torchvision", "TensorFlow's, which timm has"),
+    ):
+        with pytest.raises(ExportError, match=why):
+            write_peer(network, peer, out)
+    assert not out.exists()
+
+
+def test_a_hub_folder_is_read_back(model, segmenter, tmp_path):
+    for network, pipeline in ((model, "image-classification"), (segmenter, "image-segmentation")):
+        folder = write_hub(network, tmp_path / pipeline)
+        assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        back = load_model(folder)
+        assert back.spec == network.spec and not back.training
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(back.state_dict()[name], tensor)
+        config = json.loads((folder / "config.json").read_text())
+        assert from_data(config["spec"]) == network.spec
+        assert list(config["id2label"].values()) == list(network.spec.labels)
+        front_matter = (folder / "README.md").read_text().split("---\n")[1]
+        assert yaml.safe_load(front_matter)["pipeline_tag"] == pipeline
+
+
+def test_the_hub_reads_the_card(model, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    card = hub.ModelCard.load(write_hub(model, tmp_path / "hub") / "README.md")
+    assert card.data.library_name == "pocketvision" and "tiny" in card.data.tags
+
+
+def test_export_to_all_of_them(tmp_path):
+    weights = save_model(stirred(model_spec("mobilenet_v3_small", classes=2, imgsz=64)), tmp_path / "best.safetensors")
+    result = export(weights, to=["hub", "timm", "torchvision"])
+    assert [row["format"] for row in result.to_dict()["artifacts"]] == ["hub", "timm", "torchvision"]
+    assert (tmp_path / "best.hub" / "config.json").is_file()
+    assert (tmp_path / "best.timm.safetensors").is_file() and "timm.create_model" in str(result)
+    again = export(tmp_path / "best.hub", to=["torchvision"])  # a Hub folder is a source
+    assert Path(again.to_dict()["artifact"]).parent == tmp_path / "best.hub"
+    with pytest.raises(ConfigurationError, match="hub has no int8 export; valid: float32"):
+        export(weights, to=["hub"], precision="int8")
+    with pytest.raises(ConfigurationError, match="web decides itself what comes out"):
+        export(weights, to=["web"], outputs="dense")
+    with pytest.raises(ConfigurationError, match=r"'webb' is unknown; did you mean 'web'\?"):
+        export(weights, to=["webb"])

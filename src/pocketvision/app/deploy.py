@@ -45,6 +45,7 @@ class Exported:
             "speedup": self.speedup,
             "golden": self.golden and self.golden.to_dict(),
             "diagnosis": self.diagnosis and self.diagnosis.to_dict(),
+            "how": None,
         }
 
     def __str__(self) -> str:

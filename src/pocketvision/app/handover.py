@@ -41,6 +41,8 @@ class Handed:
             "size_mb": round(self.size_mb, 6),
             "parity": self.parity.to_dict() if self.parity else None,
             "speedup": None,
+            "golden": None,
+            "diagnosis": None,
             "how": self.how,
         }
 

@@ -44,7 +44,8 @@ def anchors_of(model: Model) -> tuple[Corners, ...]:
 EVERY_ANCHOR = ("all_boxes", "all_scores")
 # In ONNX's own notation. NonMaxSuppression itself leaves out what scores too little, class by class. Before it, the
 # best candidates are looked for (TopK) in those classes only that have more than they may have: there are few, and in
-# all classes this takes longer than all the rest.
+# all classes this takes longer than all the rest. The first class always takes part, which changes nothing: ONNX
+# Runtime Web 1.30 divides by zero in a TopK that has no rows.
 _SELECTION = """
 select (float[1,A,4] all_boxes, float[1,A,C] all_scores) => (float[M,4] boxes, float[M] scores, int64[M] labels)
 <float min_score = {{{min_score}}}, float[1] iou = {{{iou}}}, float[1] least = {{{min_score}}}, float zero = {{0}},
@@ -60,7 +61,8 @@ select (float[1,A,4] all_boxes, float[1,A,C] all_scores) => (float[M,4] boxes, f
     too_many = Greater (counts, many)
     nonzero = NonZero (too_many)
     crowded = Gather (nonzero, first)
-    crowded_classes = Reshape (crowded, flat)
+    crowded_row = Reshape (crowded, flat)
+    crowded_classes = Concat <axis = 0> (crowded_row, first)
     crowded_scores = Gather (by_class, crowded_classes)
     top, places = TopK <sorted = 0> (crowded_scores, candidates)
     limit = ReduceMin (top, last)

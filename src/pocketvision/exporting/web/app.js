@@ -52,7 +52,7 @@ function draw() {
   if (seen.mask) drawMask(context, seen.mask);
   const { prepare, network: ran } = seen.ms;
   status.classList.remove("wrong");
-  status.textContent = `network ${ran.toFixed(1)} ms, picture prepared in ${prepare.toFixed(1)} ms`;
+  status.textContent = `network ${ran.toFixed(1)} ms, preparing ${prepare.toFixed(1)} ms`;
 }
 
 function listClasses(classes) {
@@ -81,9 +81,10 @@ function drawBoxes(context, boxes) {
 function drawMask(context, { data, width, height, region }) {
   const picture = new ImageData(width, height);
   const counts = new Map();
+  const clear = new Set(network.contract.labels.flatMap((label, index) => (label === "background" ? [index] : [])));
   data.forEach((index, place) => {
     counts.set(index, (counts.get(index) ?? 0) + 1);
-    picture.data.set(index ? [...rgbOf(index), 150] : [0, 0, 0, 0], 4 * place);
+    if (!clear.has(index)) picture.data.set([...rgbOf(index), 150], 4 * place);
   });
   const small = document.createElement("canvas");
   [small.width, small.height] = [width, height];
@@ -94,7 +95,7 @@ function drawMask(context, { data, width, height, region }) {
   list(rows.map(([index, count]) => ({
     index,
     share: count / data.length,
-    colour: index ? colourOf(index) : "var(--quiet)",
+    colour: clear.has(index) ? "var(--quiet)" : colourOf(index),
   })));
 }
 
