@@ -34,6 +34,7 @@ from .flags import (
     Settings,
     Size,
     Source,
+    Targets,
     Task,
     Teachers,
     Threads,
@@ -46,10 +47,6 @@ from .flags import (
 if TYPE_CHECKING:
     from .options import TrainOptions
 
-TARGETS_HELP = (
-    "onnx, litert, executorch; web: a folder with a page that runs it; hub: a folder for Hugging Face's Hub; timm, "
-    "torchvision: weights with their names; may be given again"
-)
 app = typer.Typer(
     help="Your images and a latency budget in; a trained, exported and measured mobile vision model out.",
     no_args_is_help=True,
@@ -222,7 +219,7 @@ def predict(
 @app.command()
 def export(
     source: Source,
-    to: Annotated[list[str], typer.Option(help=TARGETS_HELP)] = ["onnx"],  # noqa: B006  typer reads it
+    to: Targets = ["onnx"],  # noqa: B006  typer reads it
     int8: Annotated[bool, typer.Option("--int8", help="8 bits, calibrated with images of the training split")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Weights of 16 bits")] = False,
     max_drop: MaxDrop = None,

@@ -102,10 +102,10 @@ def export(
     """Fold and convert a run or a weights file, and compare the files with the model on the run's own images.
 
     ``to``: names of ``exporting.targets.TARGETS``, or "web", "hub", "timm" and "torchvision" (``app.handover``), for
-    which the file is a folder, or the weights with the other project's names. ``precision``: "int8" calibrates with images of the run's training
-    split; with ``max_drop`` remedies are tried until it loses at most so many points (``app.int8``).
-    ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw", of a
-    segmenter "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such files
+    which the file is a folder, or the weights with the other project's names. ``precision``: "int8" calibrates with
+    images of the run's training split; with ``max_drop`` remedies are tried until it loses at most so many points
+    (``app.int8``). ``outputs``: what the file gives, see ``Artifact``: of a detector "nms" (default), "dense" or "raw",
+    of a segmenter "classes" (default) or "logits". ``imgsz``: of the input, where it is not the run's own; such files
     have the size in their names. ``out``: the file, of one format. ``golden``: beside each file a folder with images of
     the run's validation split and the expected result of every stage, for ``verify`` and for apps.
 

@@ -63,3 +63,10 @@ Outputs = Annotated[
 MaxDrop = Annotated[
     float | None, typer.Option(help="With --int8: try remedies until it loses at most so many points of accuracy")
 ]
+Targets = Annotated[
+    list[str],
+    typer.Option(
+        help="onnx, litert, executorch, openvino; web: a folder with a page that runs it; hub: a folder for Hugging "
+        "Face's Hub; timm, torchvision: weights with their names; may be given again"
+    ),
+]

@@ -57,7 +57,7 @@ def is_place(name: str) -> TypeGuard[Place]:
 
 
 def check_place(name: Place, precision: Precision, outputs: Form | None, more: bool) -> None:
-    """Raises ConfigurationError for a precision that it has not, for outputs, or for ``more``: a golden pack, a limit."""
+    """Raises ConfigurationError for what it has not: a precision, outputs, or ``more`` (a golden pack or a limit)."""
     valid = PRECISIONS.get(name, ("float32",))
     if precision not in valid:
         raise ConfigurationError(f"{name} has no {precision} export; valid: {', '.join(valid)}")
