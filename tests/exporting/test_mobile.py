@@ -15,15 +15,25 @@ from pocketvision.exporting.extras import imported
 from pocketvision.nn.heads.ssd import decode
 from pocketvision.nn.layers import Normalize, SqueezeExcitation
 
-RUNTIMES = {"litert": "litert_torch", "executorch": "executorch", "openvino": "openvino"}
+RUNTIMES = {"litert": "litert_torch", "executorch": "executorch", "openvino": "openvino", "ncnn": "pnnx"}
+
+
+def exporter(name: str):
+    """The exporter's module, where its packages are."""
+    if importlib.util.find_spec(RUNTIMES[name]) is None:
+        pytest.skip(f"{RUNTIMES[name]} is not installed")
+    return importlib.import_module(f"pocketvision.exporting.{name}")
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest):
-    """The exporter's module, where its packages are."""
-    if importlib.util.find_spec(RUNTIMES[request.param]) is None:
-        pytest.skip(f"{RUNTIMES[request.param]} is not installed")
-    return importlib.import_module(f"pocketvision.exporting.{request.param}")
+    return exporter(request.param)
+
+
+@pytest.fixture(scope="module", params=sorted({*RUNTIMES} - {"ncnn"}))
+def wide(request: pytest.FixtureRequest):
+    """One that has int8 and the form "classes" too."""
+    return exporter(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +123,18 @@ def test_boxes_of_every_anchor(runtime, detector):
 
 
 @pytest.mark.slow
-def test_classes_of_pixels(runtime, segmenter):
+def test_classes_of_pixels(wide, segmenter):
     images = pictures(segmenter, 2)
-    (actual,) = opened(runtime, runtime.convert(segmenter, "classes"))(images)
+    (actual,) = opened(wide, wide.convert(segmenter, "classes"))(images)
     (expected,) = outputs(segmenter, "classes", images)
     assert actual.dtype == np.uint8 and actual.shape == expected.shape
     assert (actual == expected).mean() > 0.999
     assert len(np.unique(expected)) > 1
 
 
-def test_int8_scores(runtime, model):
+def test_int8_scores(wide, model):
     images = pictures(model, 16)
-    (actual,) = opened(runtime, runtime.convert(model, "scores", "int8", images))(images)
+    (actual,) = opened(wide, wide.convert(model, "scores", "int8", images))(images)
     (expected,) = outputs(model, "scores", images)
     error = np.mean((actual - expected) ** 2) / expected.var()
     assert 1e-9 < error < 0.1

@@ -236,8 +236,9 @@ def export(
     from .deploy import precision_asked
 
     precision = precision_asked(int8, fp16)
+    names = [name.strip() for each in to for name in each.split(",")]
     places: Any = {"imgsz": imgsz, "out": out}
-    result = run(source, to=to, precision=precision, max_drop=max_drop, outputs=outputs, golden=golden, **places)
+    result = run(source, to=names, precision=precision, max_drop=max_drop, outputs=outputs, golden=golden, **places)
     _print(result.to_dict(), str(result), as_json)
     if not result.met:
         raise typer.Exit(2)

@@ -11,10 +11,10 @@ from ..errors import ConfigurationError, nearest
 from ..exporting.artifact import Artifact
 from ..exporting.contract import Form
 from ..exporting.golden import Golden, write_pack
-from ..exporting.targets import TARGETS, Precision, check_target, export_to, file_name
+from ..exporting.targets import TARGETS, Precision, check_target, export_to, file_name, form_of
 from ..measuring.latency import measure_sessions
 from ..measuring.parity import AnyParity, check_parity
-from ..measuring.runtimes import open_file, runtime_of
+from ..measuring.runtimes import RUNTIMES, open_file, runtime_of
 from ..nn.model import Model
 from ..training.checkpoint import load_model
 from .handover import PLACES, Handed, check_place, hand_over, is_place
@@ -53,10 +53,13 @@ class Exported:
         return "\n".join([self._file(), *more])
 
     def _file(self) -> str:
-        file, parity = self.artifact, "parity not checked: no images of its run"
+        file = self.artifact
+        parity = f"parity not checked: {why_unchecked(file)}"
         if self.parity:
             parity = f"parity on {self.parity.n} images: {self.parity}"
         text = f"{file.path}: {file.format} {file.precision}, {file.size_mb:.2f} MB; {parity}"
+        if file.format == "coreml" and file.precision == "int8":
+            text += "; weights of 8 bits, calculated with 16"
         if self.speedup is None:
             return text
         if self.speedup < 1:
@@ -117,8 +120,8 @@ def export(
             check_place(name, precision, outputs, golden or max_drop is not None)
         elif name not in TARGETS:
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, (*TARGETS, *PLACES))}")
-        else:
-            check_target(name, precision)
+        elif not check_target(name, precision).calibrates and (golden or max_drop is not None):
+            raise ConfigurationError(f"a golden pack and max_drop need a runtime on this machine, which {name} has not")
     if max_drop is not None and (precision != "int8" or max_drop < 0):
         raise ConfigurationError(f"max_drop={max_drop:g} is for int8 (--int8), and at least 0 points")
     if out is not None and len(to) > 1:
@@ -126,7 +129,11 @@ def export(
     if is_artifact(source) or not Path(source).exists():
         raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
     model, path, split = resized(load_model(source), imgsz), weights_file(source), split_file(source)
-    images = calibration_images(source, split, model) if precision == "int8" else None
+    for name in to:
+        if not is_place(name):
+            form_of(name, model.spec.head, outputs)
+    calibrates = precision == "int8" and any(is_place(name) or TARGETS[name].calibrates for name in to)
+    images = calibration_images(source, split, model) if calibrates else None
     if model.rounding is not None:  # int8 is compared with what was trained for it
         model.rounding.on = precision == "int8"
     files = list[Exported | Handed]()
@@ -147,6 +154,16 @@ def export(
         pack = golden_pack(source, split, artifact) if golden else None
         files.append(Exported(artifact, parity, faster, pack, diagnosis))
     return Export(tuple(files))
+
+
+def why_unchecked(artifact: Artifact) -> str:
+    """Why a file could not be compared with its model."""
+    if runtime_of(artifact):
+        return "no images of its run"
+    runtime = next((one for one in RUNTIMES.values() if one.open and one.format == artifact.format), None)
+    if runtime is None:
+        return "Core ML runs on macOS and iOS only; try the file there"
+    return f"{runtime.name} is not installed: {runtime.install}"
 
 
 def precision_asked(int8: bool, fp16: bool) -> Precision:

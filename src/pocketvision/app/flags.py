@@ -66,7 +66,7 @@ MaxDrop = Annotated[
 Targets = Annotated[
     list[str],
     typer.Option(
-        help="onnx, litert, executorch, openvino; web: a folder with a page that runs it; hub: a folder for Hugging "
-        "Face's Hub; timm, torchvision: weights with their names; may be given again"
+        help="onnx, litert, executorch, openvino, ncnn, coreml; web: a folder with a page that runs it; hub: a folder "
+        "for Hugging Face's Hub; timm, torchvision: weights with their names; with commas, or given again"
     ),
 ]

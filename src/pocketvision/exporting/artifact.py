@@ -33,8 +33,7 @@ class Artifact:
     """An exported network and its contract.
 
     Input: RGB pixels 0 to 255, resized by the caller as ``spec.preprocessing`` says (``data.transforms.prepare``);
-    scaling and normalisation are in the file, unless ``input`` is of float numbers. Output of a classifier: one score
-    per class of ``labels``, summing to 1.
+    scaling and normalisation are in the file. Output of a classifier: one score per class of ``labels``, summing to 1.
     Of a detector, as its ``form`` says: "nms": ``boxes`` [M, 4] (x1, y1, x2, y2 in pixels of the input), ``scores`` [M]
     and ``labels`` [M] of the one image, best first; "dense": ``boxes`` [N, A, 4] and ``scores`` [N, A, classes] of all
     anchors; "raw": ``logits`` [N, A, 1 + classes] (first the background's) and ``codes`` [N, A, 4], relative to the

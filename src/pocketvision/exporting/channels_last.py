@@ -18,58 +18,61 @@ from ..nn.heads.masks import MaskOutputs
 from ..nn.heads.ssd import SSDOutputs, decode
 from ..nn.layers import SqueezeExcitation
 from ..nn.model import Model
-from ..spec.heads import SSDHead
-from .artifact import Artifact, files_of, finish
-from .contract import OUTPUTS, Form, check_form, contract_of, image_input
+from .artifact import FORMATS, Artifact, files_of, finish
+from .contract import OUTPUTS, Form, TensorInfo, contract_of, image_input
 from .detector import anchors_of
+from .targets import TARGETS, form_of
 
-PRECISIONS = ("float32", "float16", "int8")
 # model, form, precision, calibration -> the content of ``files_of``
 Convert = Callable[[Model, Form, str, np.ndarray | None], bytes | tuple[bytes, ...]]
 
 
 def export_by(
-    convert: Convert,
-    model: Model,
-    out: Path,
-    precision: str,
-    calibration: np.ndarray | None,
-    form: Form | None,
-    *,
-    nms: bool = False,
+    convert: Convert, model: Model, out: Path, precision: str, calibration: np.ndarray | None, form: Form | None
 ) -> Artifact:
-    """Check the arguments of an ``export``, write what ``convert`` makes, and its contract; see ``litert.export``.
-
-    ``nms``: the format can hold the selection of boxes.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigurationError(f"precision {precision!r} is unknown; {nearest(precision, PRECISIONS)}")
-    if (calibration is None) is (precision == "int8"):
-        raise ConfigurationError(
-            "int8 needs calibration images of the training data, uint8 [N, S, S, 3]; float32 and float16 take none"
-        )
-    if model.training:
-        raise ConfigurationError("the model is in train mode: call model.eval() before the export")
-    spec, size = model.spec, model.spec.preprocessing.size
-    if calibration is not None and (calibration.dtype != np.uint8 or calibration.shape[1:] != (size, size, 3)):
-        raise ConfigurationError(
-            f"calibration takes uint8 images [N, {size}, {size}, 3], not {calibration.dtype} {list(calibration.shape)}"
-        )
-    form = check_form(spec.head, form or ("dense" if isinstance(spec.head, SSDHead) and not nms else None))
-    if form == "nms" and not nms:
-        raise ConfigurationError(
-            f"{out} cannot hold the selection of boxes: export form 'dense' or 'raw' of an SSD; the boxes are then "
-            "selected by the program that runs it"
-        )
+    """Check the arguments of an ``export``, write what ``convert`` makes, and its contract; see ``litert.export``."""
+    form = checked(model, out, precision, calibration, form)
     contents = convert(model, form, precision, calibration)
     try:
         for file, content in zip(files_of(out), [contents] if isinstance(contents, bytes) else contents, strict=True):
             write_bytes(file, content)
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror}; choose another place") from None
+    return finished(model, out, precision, form)
+
+
+def checked(model: Model, out: Path, precision: str, calibration: np.ndarray | None, form: Form | None) -> Form:
+    """The form in which ``model`` is exported to ``out``; raises ConfigurationError for arguments that do not fit."""
+    name = FORMATS.get(out.suffix, out.suffix)
+    target = TARGETS[name]
+    if precision not in target.precisions:
+        raise ConfigurationError(f"{name} has no precision {precision!r}; {nearest(precision, target.precisions)}")
+    if not target.calibrates and calibration is not None:
+        raise ConfigurationError(f"{name} takes no calibration images: its int8 is of weights only; leave them out")
+    if target.calibrates and (calibration is None) is (precision == "int8"):
+        raise ConfigurationError(
+            "int8 needs calibration images of the training data, uint8 [N, S, S, 3]; float32 and float16 take none"
+        )
+    if model.training:
+        raise ConfigurationError("the model is in train mode: call model.eval() before the export")
+    size = model.spec.preprocessing.size
+    if calibration is not None and (calibration.dtype != np.uint8 or calibration.shape[1:] != (size, size, 3)):
+        raise ConfigurationError(
+            f"calibration takes uint8 images [N, {size}, {size}, 3], not {calibration.dtype} {list(calibration.shape)}"
+        )
+    return form_of(name, model.spec.head, form)
+
+
+def finished(model: Model, out: Path, precision: str, form: Form) -> Artifact:
+    """The artifact at ``out``, with its contract."""
+    size = model.spec.preprocessing.size
     anchors = anchors_of(model) if form in ("dense", "raw") else ()
-    image, last = image_input(size, 1), out.suffix == ".tflite"
-    return finish(out, contract_of(spec, form, precision, anchors=anchors, image=image, channels_last=last))
+    image = TensorInfo("image", "float32", "CHW", (3, size, size)) if out.suffix == ".param" else image_input(size, 1)
+    last = out.suffix == ".tflite"
+    contract = contract_of(model.spec, form, precision, anchors=anchors, image=image, channels_last=last)
+    if out.suffix == ".mlpackage" and form == "classes":  # it has no output of bytes
+        contract["outputs"][0]["dtype"] = "int32"
+    return finish(out, contract)
 
 
 class HardSigmoid(nn.Module):
@@ -158,3 +161,15 @@ class ChannelsLast(nn.Module):
 def middle(mean: tuple[float, float, float]) -> int:
     """The pixel value that is nearest to the channels' means."""
     return round(255 * sum(mean) / 3)
+
+
+class Planar(nn.Module):
+    """float32 pixels 0 to 255 [1, 3, S, S] -> the outputs of ``form``, as a tuple; the class of each pixel as int32."""
+
+    def __init__(self, model: Model, form: Form) -> None:
+        super().__init__()
+        self.frame = ChannelsLast(model, form, whole_gates=True)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.frame._outputs(image - self.frame.rows[:3].reshape(3, 1, 1))
+        return tuple(each if each.is_floating_point() else each.int() for each in outputs)

@@ -108,7 +108,7 @@ def contract_of(
 ) -> dict[str, Any]:
     """Everything that a program needs to run a file but the names of its files.
 
-    ``image``: what the file takes, where that is not ``image_input``; float numbers are then normalised by the caller.
+    ``image``: what the file takes, where that is not ``image_input``; the normalisation is always in the file.
     ``channels_last``: see ``outputs_of``.
     """
     p, classes = spec.preprocessing, spec.head.classes
@@ -117,7 +117,7 @@ def contract_of(
         "task": task_of(spec.head),
         "form": form,
         "precision": precision,
-        "preprocessing": steps_of(p, normalised_by="model" if image.dtype == "uint8" else "caller"),
+        "preprocessing": steps_of(p),
         "input": asdict(image),
         "outputs": [
             asdict(output) for output in outputs_of(form, classes, p.size, len(anchors), channels_last=channels_last)
@@ -131,7 +131,7 @@ def contract_of(
     }
 
 
-def steps_of(p: Preprocessing, normalised_by: Literal["model", "caller"] = "model") -> dict[str, Any]:
+def steps_of(p: Preprocessing) -> dict[str, Any]:
     """What happens to an image file, step by step, exactly as ``data.transforms.prepare`` does it."""
     how = {"filter": p.interpolation, "antialias": True}
     if p.fit == "stretch":
@@ -142,7 +142,7 @@ def steps_of(p: Preprocessing, normalised_by: Literal["model", "caller"] = "mode
             {"step": "crop", "height": p.size, "width": p.size, "from": "the middle, offsets rounded down"},
         ]
     decode = {"colours": "RGB", "bits": 8, "orientation": "as EXIF says", "transparency": "put on white"}
-    normalise = {"step": "normalise", "scale": 1 / 255, "mean": list(p.mean), "std": list(p.std), "by": normalised_by}
+    normalise = {"step": "normalise", "scale": 1 / 255, "mean": list(p.mean), "std": list(p.std), "by": "model"}
     return {"decode": decode, "steps": [*steps, normalise]}
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import logging
-import os
 import re
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +19,7 @@ from ..nn.model import Model
 from .artifact import Artifact
 from .channels_last import ChannelsLast, export_by, middle
 from .contract import OUTPUTS, Form
-from .extras import imported
+from .extras import imported, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +41,7 @@ def export(
     out = Path(out)
     if out.suffix != ".xml":
         raise ConfigurationError(f"{out} must end in .xml; nearest valid: {out.with_suffix('.xml')}")
-    return export_by(convert, model, out, precision, calibration, form, nms=True)
+    return export_by(convert, model, out, precision, calibration, form)
 
 
 def convert(
@@ -180,17 +177,13 @@ def _lean(graph: Any, outputs: tuple[str, ...]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without notes, warnings and progress bars, and without the telemetry that openvino and nncf send where their
-    package for it is installed and nobody has opted out."""
-    before, level = sys.modules.get("openvino_telemetry"), logging.root.manager.disable
+    """``quiet``, and without the telemetry that openvino and nncf send where nobody has opted out of it."""
+    before = sys.modules.get("openvino_telemetry")
     if before is None:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  how Python says that there is no such module
-    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
-        logging.disable(level)
         if before is None:
             del sys.modules["openvino_telemetry"]

@@ -9,27 +9,41 @@ import numpy as np
 from ..errors import ConfigurationError, nearest
 from ..nn.model import Model
 from ..quant.choice import DEFAULT, Int8
+from ..spec.heads import FasterRCNNHead, Head, task_of
 from .artifact import Artifact
-from .contract import Form
+from .contract import FORMS_OF, Form, check_form
 
 Precision = Literal["float32", "float16", "int8"]
 
 
+# What only programs with operators for it can hold.
+CANNOT: dict[Form, str] = {
+    "nms": "the selection of boxes: export form 'dense' or 'raw' of an SSD; the program that runs it selects the boxes",
+    "classes": "the choice of each pixel's class: export form 'logits'; the class is the one with the highest",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A format: what its files are called, with how many bits it can calculate, and whether its int8 can be made in
-    other ways than the default (``quant.choice.Int8``)."""
+    """A format: what its files are called (ncnn's not as OpenVINO's, whose weights have the same ending), with how many
+    bits it can calculate, which forms its files cannot have, whether its int8 needs images to calibrate, and whether it
+    can be made in other ways than the default (``quant.choice.Int8``).
+    """
 
     suffix: str
     precisions: tuple[Precision, ...]
+    without: tuple[Form, ...] = ()
+    calibrates: bool = True
     switches: bool = False
 
 
 TARGETS = {
     "onnx": Target(".onnx", ("float32", "int8"), switches=True),
-    "litert": Target(".tflite", ("float32", "float16", "int8")),
-    "executorch": Target(".pte", ("float32", "float16", "int8")),
+    "litert": Target(".tflite", ("float32", "float16", "int8"), ("nms",)),
+    "executorch": Target(".pte", ("float32", "float16", "int8"), ("nms",)),
     "openvino": Target(".xml", ("float32", "float16", "int8")),
+    "ncnn": Target(".ncnn.param", ("float32", "float16"), ("nms", "classes")),
+    "coreml": Target(".mlpackage", ("float32", "float16", "int8"), ("nms",), calibrates=False),
 }
 
 
@@ -42,6 +56,19 @@ def check_target(name: str, precision: Precision) -> Target:
         valid = ", ".join(target.precisions)
         raise ConfigurationError(f"{name} has no {precision} export; valid: {valid}")
     return target
+
+
+def form_of(name: str, head: Head, form: Form | None) -> Form:
+    """The form in which a network with ``head`` is exported to the target called ``name``: ``form``, or else the first
+    of its task's (``contract.FORMS_OF``) that such a file can have. Raises ConfigurationError where it has none."""
+    without = TARGETS[name].without
+    wanted: Form = check_form(head, form)
+    if form is None and wanted in without and not isinstance(head, FasterRCNNHead):
+        forms: tuple[Form, ...] = FORMS_OF[task_of(head)]
+        wanted = next(other for other in forms if other not in without)
+    if wanted in without:
+        raise ConfigurationError(f"a file of {name} cannot hold {CANNOT[wanted]}")
+    return wanted
 
 
 def export_to(
@@ -70,9 +97,14 @@ def export_to(
             from . import executorch as exporter
         case "openvino":
             from . import openvino as exporter
+        case "ncnn":
+            from . import ncnn as exporter
+        case "coreml":
+            from . import coreml as exporter
         case _:
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, TARGETS)}")
-    return exporter.export(model, precision=precision, calibration=calibration, form=form, out=out)
+    images = calibration if target.calibrates else None
+    return exporter.export(model, precision=precision, calibration=images, form=form, out=out)
 
 
 def file_name(stem: str, name: str, precision: Precision) -> str:

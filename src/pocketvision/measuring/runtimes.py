@@ -239,6 +239,13 @@ def _open_openvino(artifact: Artifact, threads: int) -> Run:
     return open_file(xml, weights, threads)
 
 
+def _open_ncnn(artifact: Artifact, threads: int) -> Run:
+    from ..exporting.ncnn import open_file
+
+    param, weights = (file.read_bytes() for file in artifact.files)
+    return open_file(param, weights, threads)
+
+
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
@@ -247,6 +254,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime("litert", "ai-edge-litert", 'pip install "pocketvision[litert]"', "litert", _open_litert),
         Runtime("executorch", "executorch", 'pip install "pocketvision[executorch]"', "executorch", _open_executorch),
         Runtime("openvino", "openvino", 'pip install "pocketvision[openvino]"', "openvino", _open_openvino),
+        Runtime("ncnn", "ncnn", 'pip install "pocketvision[ncnn]"', "ncnn", _open_ncnn),
     )
 }
 
