@@ -115,13 +115,7 @@ def export(
     Raises ConfigurationError for an unknown format or outputs that the network has not, ExportError when a file does
     not compute what the model does.
     """
-    for name in to:
-        if is_place(name):
-            check_place(name, precision, outputs, golden or max_drop is not None)
-        elif name not in TARGETS:
-            raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, (*TARGETS, *PLACES))}")
-        elif not check_target(name, precision).calibrates and (golden or max_drop is not None):
-            raise ConfigurationError(f"a golden pack and max_drop need a runtime on this machine, which {name} has not")
+    _check(to, precision, outputs, golden or max_drop is not None)
     if max_drop is not None and (precision != "int8" or max_drop < 0):
         raise ConfigurationError(f"max_drop={max_drop:g} is for int8 (--int8), and at least 0 points")
     if out is not None and len(to) > 1:
@@ -154,6 +148,18 @@ def export(
         pack = golden_pack(source, split, artifact) if golden else None
         files.append(Exported(artifact, parity, faster, pack, diagnosis))
     return Export(tuple(files))
+
+
+def _check(to: Sequence[str], precision: Precision, outputs: Form | None, more: bool) -> None:
+    """Raises ConfigurationError for a target that is unknown or has not this precision; ``more``: see
+    ``check_place``."""
+    for name in to:
+        if is_place(name):
+            check_place(name, precision, outputs, more)
+        elif name not in TARGETS:
+            raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, (*TARGETS, *PLACES))}")
+        elif not check_target(name, precision).calibrates and more:
+            raise ConfigurationError(f"a golden pack and max_drop need a runtime on this machine, which {name} has not")
 
 
 def why_unchecked(artifact: Artifact) -> str:

@@ -131,7 +131,7 @@ def contract_of(
     }
 
 
-def steps_of(p: Preprocessing) -> dict[str, Any]:
+def steps_of(p: Preprocessing, normalised_by: Literal["model", "caller"] = "model") -> dict[str, Any]:
     """What happens to an image file, step by step, exactly as ``data.transforms.prepare`` does it."""
     how = {"filter": p.interpolation, "antialias": True}
     if p.fit == "stretch":
@@ -142,7 +142,7 @@ def steps_of(p: Preprocessing) -> dict[str, Any]:
             {"step": "crop", "height": p.size, "width": p.size, "from": "the middle, offsets rounded down"},
         ]
     decode = {"colours": "RGB", "bits": 8, "orientation": "as EXIF says", "transparency": "put on white"}
-    normalise = {"step": "normalise", "scale": 1 / 255, "mean": list(p.mean), "std": list(p.std), "by": "model"}
+    normalise = {"step": "normalise", "scale": 1 / 255, "mean": list(p.mean), "std": list(p.std), "by": normalised_by}
     return {"decode": decode, "steps": [*steps, normalise]}
 
 
