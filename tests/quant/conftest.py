@@ -27,7 +27,7 @@ def spec(**settings) -> ModelSpec:
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(0)
-    model = build(spec())
+    model = build(spec(padding="same"))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None

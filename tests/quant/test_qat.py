@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -180,10 +181,31 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(model: Model, images: 
 def test_onnx_takes_the_ranges_that_were_trained(model: Model, images: np.ndarray, tmp_path: Path):
     trained = qat.prepare(model, images)
     assert trained.rounding is not None
-    odd = dict.fromkeys(("add0", "pool1", "mul0"), (0.0, 0.12345 * 255))
+    names = ("hard_swish0", "conv6", "pool2")  # one is padded before it is read, one has lost its height and width
+    odd = {name: (0.0, (0.12345 + number) * 255) for number, name in enumerate(names)}
     trained.rounding = Rounding(trained.rounding.ranges | odd)
     for kind, network in {"trained": trained, "float": model}.items():
         file = export(network, precision="int8", calibration=images, out=tmp_path / f"{kind}.onnx").path
-        names = [tensor.name for tensor in onnx.load(file).graph.initializer]
-        steps = [float(name.removeprefix("step_")) for name in names if name.startswith("step_")]
-        assert any(abs(step - 0.12345) < 1e-6 for step in steps) == (kind == "trained")
+        constants = [tensor.name for tensor in onnx.load(file).graph.initializer]
+        steps = [float(name.removeprefix("step_")) for name in constants if name.startswith("step_")]
+        for number in range(len(names)):
+            assert any(abs(step - 0.12345 - number) < 1e-6 for step in steps) == (kind == "trained")
+
+
+def test_litert_takes_the_ranges_that_were_trained(model: Model, images: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("litert_torch")
+    from pocketvision.exporting import litert, litert_int8
+
+    trained, taken = qat.prepare(model, images), dict[str, tuple[float, float]]()
+    assert trained.rounding is not None
+    write = litert_int8._quantized
+
+    def look(content: bytes, tensors: Any, ranges: Any, *kept: Any, correct_bias: bool = True) -> bytes:
+        assert not kept and not correct_bias
+        taken.update({tensors[name].maker: ends for name, ends in ranges.items()})
+        return write(content, tensors, ranges, correct_bias=correct_bias)
+
+    monkeypatch.setattr(litert_int8, "_quantized", look)
+    litert.convert(trained, "scores", "int8", images)
+    ranges = trained.rounding.ranges
+    assert {name: taken[name] for name in ranges} == ranges

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import ConfigurationError, ExportError
 from ..nn.model import Model
+from ..quant.qat import trained_ranges
 from . import litert_int8
 from .artifact import Artifact
 from .channels_last import ChannelsLast, export_by, middle
@@ -73,7 +74,7 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
     zero = middle(mean)
     content = _converted(ChannelsLast(model, form, zero, logits_last=True), torch.zeros(1, size, size, 3))
     with _quiet():
-        content = litert_int8.quantize(content, calibration, zero)
+        content = litert_int8.quantize(content, calibration, zero, trained_ranges(model))
     return _named(content, model, form)
 
 

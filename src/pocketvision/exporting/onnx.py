@@ -16,12 +16,13 @@ from ..nn.fold import fold
 from ..nn.layers import Normalize
 from ..nn.model import Model
 from ..quant.choice import DEFAULT, Int8
+from ..quant.qat import trained_ranges
 from ..spec.heads import FasterRCNNHead, SSDHead
 from . import faster_rcnn
 from .artifact import Artifact, finish, sealed, to_metadata
 from .contract import OUTPUTS, Form, check_form, contract_of, image_input
 from .detector import EVERY_ANCHOR, DeployedDetector, add_selection, anchors_of
-from .onnx_int8 import beginning, quantize, trained_ranges
+from .onnx_int8 import beginning, quantize
 from .segmenter import DeployedSegmenter, add_classes
 from .targets import Precision, check_target
 

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import ConfigurationError
-from ..nn.fold import fold
-from ..nn.model import Model
-from ..nn.rounding import watched
-from ..quant.ranges import Range, RangeMethod, Seen, chosen
+from ..quant.qat import Trained
+from ..quant.ranges import RangeMethod, Seen, chosen
 from .onnx_bytes import LANE, Writer
 from .onnx_calibration import Trial, least_harm, observe
 from .onnx_layers import Network, made_by, normalisation, read
@@ -31,29 +27,6 @@ if TYPE_CHECKING:
 
 HARM_LIMIT = 0.003  # squared error by one tensor, as a share of the variance of the network's outputs
 MOST_FLOAT = 8  # convolutions at the beginning that are asked
-
-
-class Trained(NamedTuple):
-    """The range of a tensor, and its ``shape`` without the batch."""
-
-    range: Range
-    shape: tuple[int, ...]
-
-
-def trained_ranges(model: Model) -> dict[str, Trained]:
-    """The ranges that ``model`` was trained with, none of most models."""
-    if model.rounding is None:
-        return {}
-    ranges, shapes = model.rounding.ranges, dict[str, tuple[int, ...]]()
-
-    def visit(name: str, x: Tensor, floor: float) -> Tensor:
-        shapes[name] = tuple(x.shape[1:])
-        return x
-
-    size = model.spec.preprocessing.size
-    with torch.no_grad(), watched(visit):
-        fold(model)(torch.zeros(1, 3, size, size))
-    return {name: Trained(ranges[name], shape) for name, shape in shapes.items() if name in ranges}
 
 
 def beginning(proto: ModelProto, convolutions: int) -> set[str]:
@@ -110,10 +83,10 @@ def quantize(
 
 
 def _with_known(trials: list[Trial], network: Network, trained: Mapping[str, Trained]) -> list[Trial]:
-    """``trials`` with the ranges of ``trained``, where their tensors are the same in form."""
+    """``trials`` with the ranges of ``trained``, where their tensors have as many channels."""
     makers = made_by(network)
     of = {name: trained[maker] for name, maker in makers.items() if maker in trained}
-    fits = {name for name in of if network.shapes[name][1:] == of[name].shape}
+    fits = {name for name in of if network.shapes[name][1] == of[name].channels}
     return [replace(trial, known=of[trial.name].range) if trial.name in fits else trial for trial in trials]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +64,29 @@ def recipe(images: int, classes: int) -> Recipe:
         amp=False,
         augment=Augment(scale=(0.6, 1.0)),
     )
+
+
+class Trained(NamedTuple):
+    """The range of a tensor, and how many ``channels`` it has."""
+
+    range: Range
+    channels: int
+
+
+def trained_ranges(model: Model) -> dict[str, Trained]:
+    """The ranges that ``model`` was trained with, none of most models."""
+    if model.rounding is None:
+        return {}
+    ranges, channels = model.rounding.ranges, dict[str, int]()
+
+    def visit(name: str, x: Tensor, floor: float) -> Tensor:
+        channels[name] = x.shape[1]
+        return x
+
+    size = model.spec.preprocessing.size
+    with torch.no_grad(), watched(visit):
+        fold(model)(torch.zeros(1, 3, size, size))
+    return {name: Trained(ranges[name], count) for name, count in channels.items() if name in ranges}
 
 
 def without_branches(model: Model) -> Model:
