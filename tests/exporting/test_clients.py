@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 import yaml
 from torch import nn
 
-from pocketvision.app.deploy import export
+from pocketvision.app.deploy import Exported, export
 from pocketvision.errors import ConfigurationError, ExportError
 from pocketvision.exporting.artifact import Artifact
+from pocketvision.exporting.contract import outputs_of
 from pocketvision.exporting.hub import write_hub
 from pocketvision.exporting.peers import write_peer
-from pocketvision.measuring.runtimes import open_artifact, open_segmenter
+from pocketvision.measuring.runtimes import open_artifact, open_file, open_segmenter
 from pocketvision.nn.load import save_model
 from pocketvision.nn.model import build
 from pocketvision.spec.model import ModelSpec, from_data
@@ -85,6 +87,26 @@ def test_mediapipe_segments(litert, vision, segmenter, tmp_path):
             confidence = np.stack([mask.numpy_view().squeeze() for mask in found.confidence_masks])
             np.testing.assert_allclose(confidence.sum(0), 1, atol=1e-3)
     assert len(np.unique(expected)) > 1
+
+
+def test_opencv_finds_boxes(detector_file):
+    """With the selection and NMS that are in the file. Networks with hard-sigmoid are wrong there: docs/clients.md."""
+    cv2 = pytest.importorskip("cv2")
+    net = cv2.dnn.readNetFromONNX(str(detector_file.path), cv2.dnn.ENGINE_NEW)
+    for image in pictures(detector_file, 3):
+        expected = open_file(detector_file)(image[None])
+        net.setInput(np.ascontiguousarray(image[None]))
+        boxes, scores, labels = net.forward([output.name for output in detector_file.outputs])
+        assert len(expected[1]) > 3
+        np.testing.assert_allclose(scores.ravel(), expected[1], atol=1e-5)
+        np.testing.assert_allclose(boxes, expected[0], atol=1e-3)
+        assert labels.ravel().tolist() == expected[2].tolist()
+
+
+def test_mediapipe_is_said_to_lack_a_task(detector_file):
+    file = replace(detector_file, format="litert", outputs=outputs_of("dense", 3, 96, 10))
+    assert "MediaPipe's ObjectDetector cannot read these outputs" in str(Exported(file, None))
+    assert "MediaPipe" not in str(Exported(detector_file, None))
 
 
 def stirred(spec: ModelSpec):

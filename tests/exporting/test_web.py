@@ -17,12 +17,14 @@ from pocketvision.data.image import read_image
 from pocketvision.data.sources import open_dataset
 from pocketvision.data.transforms import load_prepared, prepare
 from pocketvision.errors import ExportError
+from pocketvision.exporting.artifact import Artifact
 from pocketvision.exporting.contract import outputs_of, steps_of
+from pocketvision.exporting.golden import write_pack
 from pocketvision.exporting.web import folder as web
 from pocketvision.exporting.web import onnxruntime_web
 from pocketvision.exporting.web.onnxruntime_web import NAMED, VERSION, runtime_files
 from pocketvision.measuring.parity import model_scores
-from pocketvision.measuring.runtimes import open_detector, open_segmenter
+from pocketvision.measuring.runtimes import open_detector, open_file, open_segmenter
 from pocketvision.spec.model import Preprocessing
 
 ASSETS = Path(web.__file__).parent
@@ -165,6 +167,48 @@ def test_chromium_segments_as_python(browser, folders, segmenter_file, photo):
     assert (actual == expected).mean() > 0.999
     assert len(np.unique(expected)) > 1
     assert row["region"] == {"left": 0, "top": 0, "width": 96, "height": 144}
+
+
+GOLDEN = """
+import { load, pixelsOf } from "./vision.js";
+import { prepare } from "./preprocess.js";
+import { verify } from "./pack/runners/verify.mjs";
+const network = await load();
+const read = async (name) => new Uint8Array(await (await fetch(`pack/${name}`)).arrayBuffer());
+const manifest = JSON.parse(new TextDecoder().decode(await read("manifest.json")));
+const decode = async (bytes) => {
+  const { data, width, height } = await pixelsOf(new Blob([bytes]));
+  return { width, height, data: data.filter((_, index) => index % 4 < 3) };
+};
+const prepared = (image, { preprocessing }) => {
+  const data = new Uint8Array(4 * image.width * image.height);
+  for (let place = 0; place < image.data.length; place++) data[place + Math.trunc(place / 3)] = image.data[place];
+  return { decoded: image, input: prepare({ ...image, data }, preprocessing.steps).pixels };
+};
+const run = async (pixels) => {
+  const outputs = await network.run(pixels);
+  return network.contract.outputs.map(({ name }) => outputs[name].data);
+};
+const worse = (image, contract) => {
+  const { decoded, input } = prepared(image, contract);
+  return { decoded, input: input.map((_, place, all) => all[place - (place % 3) + 2 - (place % 3)]) };
+};
+const verdict = await verify(manifest, read, run, null, prepared, decode);
+reply([verdict, await verify(manifest, read, run, null, worse, decode)]);
+"""
+
+
+@pytest.mark.parametrize("form", ["scores", "nms", "classes"])
+def test_the_golden_pack_holds_in_chromium(form, browser, folders, scenes_in_shapes):
+    """The page's own decoding, preprocessing and network, judged by the pack's own program."""
+    file = Artifact.load(folders / form / "model.onnx")
+    pack = write_pack(file, scenes_in_shapes, open_file(file), "onnxruntime").path
+    files = {f"pack/{path.relative_to(pack).as_posix()}": path for path in pack.rglob("*") if path.is_file()}
+    verdict, faulty = browser.reply_of(folders / form, GOLDEN, files)
+    states = {check["stage"]: check["state"] for check in verdict["stages"]}
+    assert verdict["passed"], verdict
+    assert [states[stage] for stage in ("decoded", "input", "outputs", "decision")] == ["passed"] * 4
+    assert not faulty["passed"] and faulty["first"] == "input"  # red and blue exchanged
 
 
 def test_the_page(browser, folders, artifact, detector_file, segmenter_file, photo):

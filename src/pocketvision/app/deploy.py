@@ -11,6 +11,7 @@ from ..errors import ConfigurationError, nearest
 from ..exporting.artifact import Artifact
 from ..exporting.contract import Form
 from ..exporting.golden import Golden, write_pack
+from ..exporting.litert_metadata import WITHOUT
 from ..exporting.targets import TARGETS, Precision, check_target, export_to, file_name, form_of
 from ..measuring.latency import measure_sessions
 from ..measuring.parity import AnyParity, check_parity
@@ -60,6 +61,8 @@ class Exported:
         text = f"{file.path}: {file.format} {file.precision}, {file.size_mb:.2f} MB; {parity}"
         if file.format == "coreml" and file.precision == "int8":
             text += "; weights of 8 bits, calculated with 16"
+        if file.format == "litert" and file.form in WITHOUT:
+            text += f"; {WITHOUT[file.form]}"
         if self.speedup is None:
             return text
         if self.speedup < 1:

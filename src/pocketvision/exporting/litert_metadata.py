@@ -21,6 +21,12 @@ _RGB, _IMAGE, _FEATURE, _NORMALIZATION = 1, 2, 1, 1  # ColorSpaceType; ContentPr
 _AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 # MediaPipe would read a segmenter's "classes", uint8 [1, S, S], as float probabilities of S classes
 _TASKS: dict[Form, str] = {"scores": "ImageClassifier", "logits": "ImageSegmenter"}
+# Of the forms that MediaPipe has no task for: why, and what to do
+WITHOUT: dict[Form, str] = {
+    "dense": "MediaPipe's ObjectDetector cannot read these outputs",
+    "raw": "MediaPipe's ObjectDetector cannot read these outputs",
+    "classes": "MediaPipe's ImageSegmenter needs --outputs logits",
+}
 SOFTMAX = 2  # of SEGMENTER_METADATA
 
 

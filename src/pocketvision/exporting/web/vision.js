@@ -18,13 +18,14 @@ export async function load() {
   const network = {
     contract,
     name: (index) => labels?.[index] ?? `class ${index}`,
+    /** RGB bytes of the network's input, as `prepare` makes them -> its outputs by name. */
+    run: (pixels) => session.run({ [contract.input.name]: new ort.Tensor("uint8", pixels, [1, height, width, 3]) }),
     /** RGBA pixels {data, width, height}, as of a canvas -> what is seen, and the milliseconds of both parts. */
     async look(picture) {
       const start = performance.now();
       const { pixels, region } = prepare(picture, contract.preprocessing.steps);
       const prepared = performance.now();
-      const image = new ort.Tensor("uint8", pixels, [1, height, width, 3]);
-      const outputs = await session.run({ [contract.input.name]: image });
+      const outputs = await network.run(pixels);
       const done = performance.now();
       const seen = READERS[contract.form](outputs, region, { height, width });
       return { ...seen, ms: { prepare: prepared - start, network: done - prepared } };
