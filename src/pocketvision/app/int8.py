@@ -25,6 +25,7 @@ from .accuracy import accuracy_of
 from .options import TrainOptions
 from .progress import tell
 from .qat import train_for_int8
+from .source import resized
 
 LOOKED_AT = 32  # images
 TOLD = 8  # findings
@@ -196,4 +197,5 @@ def _convolutions(model: Model) -> int:
 def _trained(patient: Patient) -> Model:
     run = patient.split.parent
     tell(f"training {run} for int8, which takes minutes")
-    return load_model(train_for_int8(patient.source, TrainOptions(project=run.parent.parent)).run)
+    trained = load_model(train_for_int8(patient.source, TrainOptions(project=run.parent.parent)).run)
+    return resized(trained, patient.model.spec.preprocessing.size)
