@@ -1,5 +1,6 @@
 import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx as onnx_format
@@ -54,6 +55,18 @@ def test_broken_file_is_found_and_moved_away(artifact, model, photos, factor):
     assert str(artifact.path) in str(e.value)
     assert str(failed_path(artifact.path)) in str(e.value)
     assert [path.name for path in artifact.path.parent.iterdir()] == ["tiny.failed.onnx"]
+
+
+@pytest.mark.parametrize(("factor", "is_refused"), [(1.01, False), (-1.0, True)])
+def test_fewer_bits_may_differ_but_not_say_something_else(artifact, model, photos, factor, is_refused):
+    spoil(artifact, factor)
+    small = replace(artifact, precision="int8")
+    if is_refused:
+        with pytest.raises(ExportError, match="limits: 50% of the classes"):
+            check_parity(small, model, photos)
+    else:
+        assert not check_parity(small, model, photos).holds
+    assert artifact.path.exists() is not is_refused
 
 
 def test_figures_of_a_broken_file_without_moving_it(artifact, model, photos):
