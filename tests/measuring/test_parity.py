@@ -34,10 +34,10 @@ def test_torch_session_computes_the_same(model, photos):
     assert result.holds
 
 
-def spoil(artifact: Artifact, factor: float) -> None:
-    """Scale one convolution's weights in the file, as a converter with a bug might."""
+def spoil(artifact: Artifact, factor: float, axes: int = 4) -> None:
+    """Scale one convolution's (or with two axes, the classifier's last) weights, as a converter with a bug might."""
     proto = onnx_format.load(artifact.path)
-    weight = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+    *_, weight = [tensor for tensor in proto.graph.initializer if len(tensor.dims) == axes]
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(factor), weight.name))
     artifact.path.write_bytes(proto.SerializeToString())
 
@@ -57,9 +57,9 @@ def test_broken_file_is_found_and_moved_away(artifact, model, photos, factor):
     assert [path.name for path in artifact.path.parent.iterdir()] == ["tiny.failed.onnx"]
 
 
-@pytest.mark.parametrize(("factor", "is_refused"), [(1.01, False), (-1.0, True)])
+@pytest.mark.parametrize(("factor", "is_refused"), [(1.01, False), (float("nan"), True), (-1.0, True)])
 def test_fewer_bits_may_differ_but_not_say_something_else(artifact, model, photos, factor, is_refused):
-    spoil(artifact, factor)
+    spoil(artifact, factor, axes=2)
     small = replace(artifact, precision="int8")
     if is_refused:
         with pytest.raises(ExportError, match="limits: 50% of the classes"):

@@ -110,7 +110,7 @@ def check_parity(artifact: Artifact, model: Model, images: np.ndarray) -> AnyPar
     """
     result = parity(artifact, model, images)
     exact = artifact.precision == "float32"
-    if not result.holds if exact else not isinstance(result, BoxParity) and result.agreement < LEAST_AGREEMENT:
+    if not result.holds if exact else _is_ruined(result):
         kept = failed_path(artifact.path)
         rename(artifact.path, kept)
         raise ExportError(
@@ -119,6 +119,12 @@ def check_parity(artifact: Artifact, model: Model, images: np.ndarray) -> AnyPar
             "torch and of the runtime are supported (pocketvision doctor)"
         )
     return result
+
+
+def _is_ruined(result: AnyParity) -> bool:
+    if isinstance(result, BoxParity):
+        return False
+    return result.agreement < LEAST_AGREEMENT or not np.isfinite(result.max_error or 0.0)
 
 
 def _limits(result: AnyParity, exact: bool) -> str:
