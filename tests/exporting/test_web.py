@@ -47,7 +47,7 @@ def runtime():
     cache = Path.home() / ".cache" / "pocketvision"
     with pytest.MonkeyPatch.context() as patch:
         if not os.environ.get(NAMED):
-            if not (cached := cache / f"onnxruntime-web-{VERSION}.tgz").is_file() and os.environ.get("CI") != "true":
+            if not (cached := cache / f"onnxruntime-web-{VERSION}").is_dir() and os.environ.get("CI") != "true":
                 pytest.skip(f"there is no {cached}: any export --to web downloads it; or name it in {NAMED}")
             patch.setenv("POCKETVISION_CACHE", str(cache))
             runtime_files()
@@ -304,8 +304,15 @@ def test_without_network_it_says_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.delenv(NAMED, raising=False)
     monkeypatch.setenv("POCKETVISION_CACHE", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", refused)
-    with pytest.raises(ExportError, match=r"https://registry.*\.tgz: no route to host.*put it into .*, or name it in"):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ExportError, match=r"cannot download .*no route to host\)\. .*npm pack onnxruntime-web"):
         runtime_files()
-    shutil.copyfile(__file__, tmp_path / f"onnxruntime-web-{VERSION}.tgz")  # a damaged download does not count
+    for path in onnxruntime_web.PUBLISHED:  # damaged downloads do not count
+        file = tmp_path / f"onnxruntime-web-{VERSION}" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(__file__, file)
     with pytest.raises(ExportError, match="no route to host"):
+        runtime_files()
+    monkeypatch.setattr(onnxruntime_web, "_download", lambda url: b"something else")
+    with pytest.raises(ExportError, match=r"another package\.json than the published one"):
         runtime_files()
