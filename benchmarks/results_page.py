@@ -211,6 +211,7 @@ def machine(found: dict[str, Any]) -> str:
 
 def page() -> str:
     """The whole page."""
+    from results_deploy import deployment
     from results_detection import detection
     from results_measuring import measuring
     from results_segmentation import segmentation
@@ -220,7 +221,7 @@ def page() -> str:
     parts += [claims(ladder), rungs(ladder)] if ladder else ["## The papers' claims about training\n\nNot run.\n"]
     parts += ["### Full size\n\n`python benchmarks/ladder.py run --scale gpu`: not run, no GPU was lent.\n"]
     parts += [time_to_accuracy(times) if times else "## Time to accuracy\n\nNot run.\n", throughput()]
-    parts += [detection(), segmentation(), measuring()]
+    parts += [detection(), segmentation(), deployment(), measuring()]
     return "\n".join(parts)
 
 

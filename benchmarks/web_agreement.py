@@ -11,6 +11,7 @@ import argparse
 import json
 import subprocess
 import tempfile
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def main() -> None:
     arguments = parser.parse_args()
     program = chromium()
     assert program is not None, "chromium is not installed: apt-get install chromium"
-    results = dict[str, Any]()
+    before = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    results: dict[str, Any] = before.get("results", {})
     for run in arguments.runs:
         model, images = load_model(run), [Path(item.image) for item in load_split(run / SPLIT).val]
         prepared = np.stack([load_prepared(image, model.spec.preprocessing) for image in images])
@@ -106,6 +108,7 @@ def main() -> None:
         "command": "python benchmarks/web_agreement.py RUNS",
         "data": "validation images of clothing10",
         "machine": this_machine().to_dict(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "chromium": subprocess.run(
                 [program, "--version"], capture_output=True, text=True, check=True
