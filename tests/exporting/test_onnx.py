@@ -114,7 +114,7 @@ def test_failed_conversion_keeps_the_old_file(model, tmp_path, monkeypatch):
 def test_place_that_cannot_be_written(model, artifact, tmp_path, monkeypatch):
     converted = onnx_format.load(artifact.path)
     del converted.metadata_props[:]
-    monkeypatch.setattr(onnx, "_convert", lambda model, form: converted)
+    monkeypatch.setattr(onnx, "to_proto", lambda model, form: converted)
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ExportError, match=r"cannot write .*file/model\.onnx"):
         onnx.export(model, out=tmp_path / "file" / "model.onnx")

@@ -13,6 +13,14 @@ from ..zoo.weights import FOLDER, available, cache_folder
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "onnx", "onnxscript", "safetensors")
 PACKAGES += ("scikit-learn", "matplotlib", "typer", "PyYAML")
+EXPORTERS = {  # of each extra what is not the runtime itself
+    "litert": ("litert-torch", "ai-edge-quantizer"),
+    "executorch": ("executorch", "torchao"),
+    "openvino": ("openvino", "nncf"),
+    "ncnn": ("pnnx",),
+    "coreml": ("coremltools",),
+}
+TOO_NEW = (2, 15)  # torch, for litert-torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Diagnosis:
 
 def doctor() -> Diagnosis:
     """Look at packages, runtimes, weights, accelerator and load."""
-    return Diagnosis(this_machine(), (*_packages(), *_runtimes(), _weights(), _accelerator(), _load()))
+    return Diagnosis(this_machine(), (*_packages(), *_runtimes(), *_exporters(), _weights(), _accelerator(), _load()))
 
 
 def _packages() -> list[Check]:
@@ -67,6 +75,32 @@ def _runtimes() -> list[Check]:
         fix = "" if version else runtime.install
         checks.append(Check(f"runtime {runtime.name}", version is not None, version or "not installed", fix))
     return checks
+
+
+def _exporters() -> list[Check]:
+    """Packages that ``export --to`` needs beside the runtimes, and whether they can be here at all."""
+    checks = list[Check]()
+    for extra, packages in EXPORTERS.items():
+        missing, fix = [name for name in packages if _version(name) is None], ""
+        found = ", ".join(f"{name} {_version(name)}" for name in packages if name not in missing)
+        if missing:
+            found, fix = f"{' and '.join(missing)} not installed", f'pip install "pocketvision[{extra}]"'
+            torch = _version("torch") or "0"
+            if extra == "litert" and tuple(map(int, torch.split(".")[:2])) >= TOO_NEW:
+                found += f"; litert-torch needs torch below {'.'.join(map(str, TOO_NEW))}, here is {torch}"
+                fix = (
+                    "make a second environment: python3 -m venv litert && "
+                    'litert/bin/pip install "pocketvision[litert]", then litert/bin/pocketvision export RUN --to litert'
+                )
+        checks.append(Check(f"export --to {extra}", not missing, found, fix))
+    return checks
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _weights() -> Check:
