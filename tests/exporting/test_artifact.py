@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from pocketvision.errors import ExportError
-from pocketvision.exporting.artifact import CONTRACT, SEAL, UNSEALED, Artifact, sealed
+from pocketvision.exporting.artifact import CONTRACT, SEAL, UNSEALED, Artifact, finish, rename, sealed
+from pocketvision.exporting.contract import contract_of, contract_path
 
 
 def test_file_gives_back_everything(artifact, model):
@@ -90,3 +91,28 @@ def test_description_of_another_version(artifact, tmp_path, contract):
     with pytest.raises(ExportError, match="another version of pocketvision") as caught:
         Artifact.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_and_its_contract_may_have_another_name(model, tmp_path):
+    """As an app's assets have: the contract names the files that lay beside it when it was written."""
+    path = finish_by_hand(model, tmp_path / "best.pte")
+    for file in (path, contract_path(path)):
+        file.rename(tmp_path / file.name.replace("best", "app"))
+    assert Artifact.load(tmp_path / "app.pte").labels == model.spec.labels
+    (tmp_path / "app.pte").write_bytes(b"another")
+    with pytest.raises(ExportError, match="is damaged, or not the one of"):
+        Artifact.load(tmp_path / "app.pte")
+
+
+def finish_by_hand(model, path):
+    path.write_bytes(b"a network")
+    return finish(path, contract_of(model.spec, "scores", "float32")).path
+
+
+def test_a_folder_is_never_replaced_by_a_file(model, tmp_path):
+    path, folder = finish_by_hand(model, tmp_path / "a.pte"), tmp_path / "b.pte"
+    folder.mkdir()
+    (folder / "kept").touch()
+    with pytest.raises(ExportError, match="choose another place"):
+        rename(path, folder)
+    assert (folder / "kept").exists()

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..data.sources import load_split
 from ..data.transforms import load_prepared
 from ..errors import ConfigurationError, DataError, nearest
 from ..exporting import onnx
-from ..exporting.artifact import FORMATS, Artifact, rename
+from ..exporting.artifact import FORMATS, Artifact, remove, rename
 from ..exporting.contract import Form
 from ..exporting.targets import Precision, export_to
 from ..measuring.parity import AnyParity, check_parity
@@ -110,15 +111,19 @@ def export_checked(
     here. Raises ExportError, which names where the bad file is kept.
     """
     name, precision, images = to
-    place = out.with_name(f"{out.stem}.unchecked{out.suffix}")
-    unchecked = export_to(name, model, place, precision=precision, form=form, calibration=images)
+    place = out.with_name(f"{out.stem}.unchecked-{uuid4().hex[:8]}{out.suffix}")  # another export may be at work
     parity = None
     try:
-        if split is not None and runtime_of(unchecked) is not None:
-            parity = check_parity(unchecked, model, parity_images(split, unchecked))
-    except DataError as error:
-        tell(f"warning: parity is not checked, because the run's images cannot be read: {error}")
-    rename(unchecked.path, out)
+        unchecked = export_to(name, model, place, precision=precision, form=form, calibration=images)
+        try:
+            if split is not None and runtime_of(unchecked) is not None:
+                parity = check_parity(unchecked, model, parity_images(split, unchecked))
+        except DataError as error:
+            tell(f"warning: parity is not checked, because the run's images cannot be read: {error}")
+        rename(unchecked.path, out)
+    except BaseException:
+        remove(place)
+        raise
     return Artifact.load(out), parity
 
 

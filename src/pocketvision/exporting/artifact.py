@@ -104,7 +104,7 @@ class Artifact:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files of the exported network at ``path``."""
-    suffix = WEIGHTS.get(FORMATS[path.suffix])
+    suffix = WEIGHTS.get(FORMATS.get(path.suffix, ""))
     return (path, path.with_suffix(suffix)) if suffix else (path,)
 
 
@@ -120,12 +120,18 @@ def finish(path: Path, contract: dict[str, Any]) -> Artifact:
 
 
 def rename(path: Path, new: Path) -> None:
-    """Rename the files of the exported network at ``path`` and its contract; what was at ``new`` before is replaced."""
+    """Rename the files of the exported network at ``path`` and its contract; such files at ``new`` are replaced.
+
+    Raises ExportError for another place, such as a folder that is there where a file goes.
+    """
     renamed = dict(zip(files_of(path), files_of(new), strict=True))
-    for old, place in renamed.items():
-        if place.is_dir():
-            shutil.rmtree(place)
-        os.replace(old, place)
+    try:
+        for old, place in renamed.items():
+            if old.is_dir() and place.is_dir():
+                shutil.rmtree(place)
+            os.replace(old, place)
+    except OSError as error:
+        raise ExportError(f"cannot write {new}: {error.strerror}; choose another place") from None
     beside = contract_path(path)
     if beside.exists():  # ONNX does without
         contract = json.loads(beside.read_text(encoding="utf-8"))
@@ -133,6 +139,15 @@ def rename(path: Path, new: Path) -> None:
         contract["files"] = {names[name]: digest for name, digest in contract["files"].items()}
         write_text(contract_path(new), json.dumps(contract, indent=1) + "\n")
         beside.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove the files of the exported network at ``path``, as far as they are there, and its contract."""
+    for file in (*files_of(path), contract_path(path)):
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
 
 
 def to_metadata(contract: dict[str, Any], spec: ModelSpec) -> dict[str, str]:
@@ -184,13 +199,13 @@ def _load_beside(path: Path) -> Artifact:
             raise ExportError(f"{path} {missing}; keep the files of an export together, or export the model again")
     try:
         text = beside.read_text(encoding="utf-8")
-        digests = dict(json.loads(text)["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        digests = {Path(name).suffix: digest for name, digest in json.loads(text)["files"].items()}  # under any name
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{beside} is no contract of pocketvision ({error}); export the model again") from None
     for file in files_of(path):
-        if digests.get(file.name) != _digest(file):
+        if digests.get(file.suffix) != _digest(file):
             raise ExportError(f"{file} is damaged, or not the one of {beside}; export the model again")
-    return _from_contract(path, text, digests[path.name], None)
+    return _from_contract(path, text, digests[path.suffix], None)
 
 
 def _digest(file: Path) -> str:
