@@ -40,13 +40,13 @@ def test_a_run_trained_for_int8_is_a_run(run: Path, trained: Path):
 
 
 def test_the_doctor_takes_the_first_remedy_that_is_enough(run: Path, tmp_path: Path):
-    out = tmp_path / "good.onnx"
+    out = tmp_path / "new" / "good.onnx"
     (file,) = export(run, precision="int8", max_drop=50.0, out=out).files
     diagnosis = file.diagnosis
     assert diagnosis is not None and diagnosis.met
     assert [step.remedy for step in diagnosis.steps] == ["ranges of everything seen"]
     assert diagnosis.chosen.ms is not None and diagnosis.chosen.ms > 0
-    assert Artifact.load(out).precision == "int8" and not [p for p in tmp_path.iterdir() if p.is_dir()]
+    assert Artifact.load(out).precision == "int8" and not [p for p in out.parent.iterdir() if p.is_dir()]
     keys = set(json.loads(json.dumps(diagnosis.to_dict()))) | {"layer", "cause", *diagnosis.chosen.to_dict()}
     row = next(line for line in CLI_PAGE.read_text().splitlines() if line.startswith("| `diagnosis`"))
     assert keys <= set(re.findall(r"\w+", row))
@@ -80,3 +80,8 @@ def test_the_doctor_tries_everything_and_says_that_it_is_not_enough(
 def test_a_limit_without_int8_is_refused(run: Path):
     with pytest.raises(ConfigurationError, match="--int8"):
         export(run, max_drop=1.0)
+
+
+def test_its_training_stays_beside_the_run(tmp_path: Path):
+    assert int8._project_of(tmp_path / "runs" / "classify" / "net-1", "classify") == tmp_path / "runs"
+    assert int8._project_of(tmp_path / "net-1", "classify") == tmp_path

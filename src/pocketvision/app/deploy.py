@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import load_split
-from ..errors import ConfigurationError, nearest
-from ..exporting.artifact import Artifact
+from ..errors import ConfigurationError, ExportError, nearest
+from ..exporting.artifact import Artifact, files_of
 from ..exporting.contract import Form
 from ..exporting.golden import Golden, write_pack
 from ..exporting.litert_metadata import WITHOUT
 from ..exporting.targets import TARGETS, Precision, check_target, export_to, file_name, form_of
+from ..files import check_writable
 from ..measuring.latency import measure_sessions
 from ..measuring.parity import AnyParity, check_parity
 from ..measuring.runtimes import RUNTIMES, open_file, runtime_of
@@ -129,6 +130,8 @@ def export(
     for name in to:
         if not is_place(name):
             form_of(name, model.spec.head, outputs)
+    if golden:
+        _check_images(source, split)
     calibrates = precision == "int8" and any(is_place(name) or TARGETS[name].calibrates for name in to)
     images = calibration_images(source, split, model) if calibrates else None
     if model.rounding is not None:  # int8 is compared with what was trained for it
@@ -139,7 +142,7 @@ def export(
         if is_place(name):
             files.append(hand_over(name, model, source, out, stem=stem, precision=precision, images=images))
             continue
-        place = out or path.with_name(file_name(stem, name, precision))
+        place = _checked_place(out or path.with_name(file_name(stem, name, precision)), name)
         diagnosis = None
         if max_drop is None or images is None or split is None:
             artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
@@ -165,6 +168,19 @@ def _check(to: Sequence[str], precision: Precision, outputs: Form | None, more: 
             raise ConfigurationError(f"a golden pack and max_drop need a runtime on this machine, which {name} has not")
 
 
+def _checked_place(place: Path, name: str) -> Path:
+    """``place``, if a file of the target can be written there: asked before minutes go by."""
+    suffix = Path(f"model{TARGETS[name].suffix}").suffix
+    if place.suffix != suffix:
+        raise ConfigurationError(f"{place} must end in {suffix}; nearest valid: {place.with_suffix(suffix)}")
+    try:
+        for file in () if place.is_dir() and name == "coreml" else files_of(place):
+            check_writable(file)
+    except OSError as error:
+        raise ExportError(f"cannot write {place}: {error.strerror}; choose another place") from None
+    return place
+
+
 def why_unchecked(artifact: Artifact) -> str:
     """Why a file could not be compared with its model."""
     if runtime_of(artifact):
@@ -185,13 +201,17 @@ def precision_asked(int8: bool, fp16: bool) -> Precision:
 def golden_pack(source: str | Path, split: Path | None, artifact: Artifact) -> Golden:
     """Write the golden pack of a file of a run. Raises ConfigurationError where the run's split is not at hand or the
     file's runtime is not installed."""
+    split, session = _check_images(source, split), open_file(artifact)
+    return write_pack(artifact, load_split(split).val, session, f"{session.runtime} {session.version}")
+
+
+def _check_images(source: str | Path, split: Path | None) -> Path:
     if split is None:
         raise ConfigurationError(
             f"a golden pack needs images of the validation split, which {source} does not name (no split.json); "
             "export the run's folder instead"
         )
-    session = open_file(artifact)
-    return write_pack(artifact, load_split(split).val, session, f"{session.runtime} {session.version}")
+    return split
 
 
 def speedup(artifact: Artifact, model: Model) -> float | None:

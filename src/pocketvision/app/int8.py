@@ -20,6 +20,7 @@ from ..nn.model import Model
 from ..quant.choice import DEFAULT, Int8
 from ..quant.equalize import equalized
 from ..quant.sensitivity import Finding, sensitivity
+from ..spec.heads import TaskName, task_of
 from ..training.checkpoint import load_model
 from .accuracy import accuracy_of
 from .options import TrainOptions
@@ -114,6 +115,7 @@ def within_drop(patient: Patient, max_drop: float, out: Path) -> tuple[Artifact,
         raise ConfigurationError(
             f"{patient.split} has no validation images, on which --max-drop is judged; leave it out"
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         place = Path(folder) / f"float32{out.suffix}"
         float32 = export_to(patient.target, patient.model, place, form=patient.form)
@@ -197,5 +199,12 @@ def _convolutions(model: Model) -> int:
 def _trained(patient: Patient) -> Model:
     run = patient.split.parent
     tell(f"training {run} for int8, which takes minutes")
-    trained = load_model(train_for_int8(patient.source, TrainOptions(project=run.parent.parent)).run)
+    options = TrainOptions(project=_project_of(run, task_of(patient.model.spec.head)))
+    trained = load_model(train_for_int8(patient.source, options).run)
     return resized(trained, patient.model.spec.preprocessing.size)
+
+
+def _project_of(run: Path, task: TaskName) -> Path:
+    """Where a run beside ``run`` belongs; one that was copied elsewhere stands in no folder of a task."""
+    folder = run.resolve().parent
+    return folder.parent if folder.name == task else folder
