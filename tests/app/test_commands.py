@@ -112,6 +112,22 @@ def test_export(run: Path, tmp_path: Path):
     assert result["parity"]["agreement"] == 1
     assert result["parity"]["max_error"] < 1e-4
     assert "'onnx'" in failure("export", run, "--to", "onxx")
+    wrong = failure("export", run, "--out", tmp_path / "digits.tflite")
+    assert f"{tmp_path / 'digits.tflite'} must end in .onnx" in wrong
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "folder.onnx" / "kept").touch()
+    assert "folder.onnx: it exists and is no regular file; choose" in failure(
+        "export", run, "--out", tmp_path / "folder.onnx"
+    )
+    assert (tmp_path / "folder.onnx" / "kept").exists()
+    weights = shutil.copy(run / "weights" / "best.safetensors", tmp_path)
+    assert "a golden pack needs images" in failure("export", weights, "--golden")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "digits.onnx",
+        "digits.onnx.json",
+        "folder.onnx",
+        "best.safetensors",
+    }
 
 
 def test_measure(run: Path, tmp_path: Path):
@@ -120,6 +136,7 @@ def test_measure(run: Path, tmp_path: Path):
     assert [(row["runtime"], row["n"]) for row in result["results"]] == [("onnxruntime", 20), ("torch", 20)] * 2
     assert all(0 < row["min_ms"] <= row["median_ms"] <= row["p90_ms"] for row in result["results"])
     assert "did you mean 'onnxruntime'" in failure("measure", run, "--runtime", "onnxrt")
+    assert "litert does not run" in failure("measure", run, "--runtime", "litert")
     assert "did you mean 'mobilenet_v2'" in failure("measure", "mobilenet_v22")
 
 

@@ -263,7 +263,7 @@ def verify(
 @app.command()
 def measure(
     targets: Annotated[list[str], typer.Argument(help="Model names, run folders, exported files")],
-    runtime: Annotated[list[str], typer.Option(help="onnxruntime, torch; may be given again")] = ["onnxruntime"],  # noqa: B006
+    runtime: Annotated[list[str], typer.Option(help="onnxruntime, torch; may be given again; a file has its own")] = [],  # noqa: B006
     threads: Threads = 1,
     imgsz: Size = None,
     n: Annotated[int, typer.Option("-n", "--n", help="Timed calls of each")] = 100,

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError, DataError, nearest
 from ..measuring.latency import Latency, timed_sessions
 from ..measuring.machine import usable_cores
 from ..measuring.paired import FEWEST, Comparison, compare
-from ..measuring.runtimes import ALWAYS_THERE, Session, check_threads, open_any_model, open_file, torch_threads
+from ..measuring.runtimes import RUNTIMES, Session, check_threads, open_any_model, open_file, torch_threads
 from ..nn.model import Model
 from ..report.content import EvaluationResult
 from ..spec.heads import task_of
@@ -190,7 +190,7 @@ class Measurements:
 def measure(
     targets: Sequence[str | Path] | str | Path,
     *,
-    runtimes: Sequence[str] = ("onnxruntime",),
+    runtimes: Sequence[str] = (),
     threads: int = 1,
     imgsz: int | None = None,
     n: int = 100,
@@ -198,23 +198,28 @@ def measure(
     """Milliseconds for one image of each target in each runtime, interleaved.
 
     ``targets``: names of models (untrained), runs, exported files, which are timed as they are: without the selection
-    that a detector's "raw" or "dense" outputs still need. Raises ConfigurationError for an unknown target or runtime.
+    that a detector's "raw" or "dense" outputs still need. ``runtimes``: that of the file, which for a name or a run is
+    "onnxruntime", unless others are given. Raises ConfigurationError for an unknown target, a runtime that is unknown
+    or does not open the file.
     """
     for runtime in runtimes:
-        if runtime not in ALWAYS_THERE:
-            raise ConfigurationError(f"runtime {runtime!r} is unknown; {nearest(runtime, ALWAYS_THERE)}")
+        if runtime not in RUNTIMES:
+            raise ConfigurationError(f"runtime {runtime!r} is unknown; {nearest(runtime, RUNTIMES)}")
     names = [targets] if isinstance(targets, str | Path) else list(targets)
     with ExitStack() as stack:
         sessions = dict[str, Session[Any]]()
         for number, target in enumerate(names):
             artifact, model = stack.enter_context(opened(target, imgsz=imgsz, random_weights=True))
-            for runtime in runtimes:
-                if runtime != "torch":
-                    session = open_file(artifact, threads=threads)
-                elif model is not None:
+            for runtime in runtimes or ("",):
+                if runtime == "torch" and model is not None:
                     session = open_any_model(model, threads=threads)
-                else:
+                elif runtime == "torch":
                     raise ConfigurationError(f"{target} is an exported file; torch measures runs and model names only")
+                else:
+                    session = open_file(artifact, threads=threads)
+                    if runtime not in ("", session.runtime):
+                        hint = "leave the runtime out" if model is None else "export it for that and measure the file"
+                        raise ConfigurationError(f"{runtime} does not run {target}; {hint}")
                 sessions[f"{number} {runtime}"] = session
         latencies, turns = timed_sessions(sessions, n=n)
     named = {key: replace(latency, name=str(names[int(key.split()[0])])) for key, latency in latencies.items()}
