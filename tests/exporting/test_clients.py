@@ -141,11 +141,10 @@ def stirred(spec: ModelSpec):
     ],
     ids=lambda value: value if isinstance(value, str) else value.backbone.name,
 )
-def test_peers_compute_the_same(peer, spec, tmp_path, monkeypatch):
+def test_peers_compute_the_same(peer, spec, tmp_path):
     """The line that the export prints makes their network, and it says what ours says."""
     model = stirred(spec)
     line = write_peer(model, peer, tmp_path / "theirs.safetensors")
-    monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(line, names)  # noqa: S102  this is what is tested
     theirs = names["model"]

@@ -1,5 +1,6 @@
 """`pocketvision export --to web, hub, timm or torchvision`: what is no single file for a runtime."""
 
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,8 @@ def hand_over(
         split = split_file(source)
         card = split.with_name(CARD) if split and split.with_name(CARD).is_file() else None
         place = write_hub(model, out or path.with_name(f"{stem}.hub"), card=card)
-        how = f'python: huggingface_hub.upload_folder(repo_id="USER/NAME", folder_path="{place}")'
+        pushed = f'upload_folder(repo_id="USER/NAME", folder_path="{place}")'
+        how = f"python: from huggingface_hub import upload_folder; {pushed}"
         return Handed(place, name, precision, size_mb(place), how)
     from ..exporting.peers import write_peer
 
@@ -106,7 +108,7 @@ def _web(model: Model, source: str | Path, out: Path, precision: Precision, imag
         file = Path(scratch) / "model.onnx"
         made, parity = export_checked(model, file, split_file(source), None, ("onnx", precision, images))
         artifact = write_web(made, out)
-    how = f"try it: python -m http.server --directory {out}, then open http://localhost:8000"
+    how = f"try it: python -m http.server --directory {shlex.quote(str(out))}, then open http://localhost:8000"
     return Handed(out, "web", precision, size_mb(out), how, artifact, parity)
 
 

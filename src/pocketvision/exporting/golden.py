@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,9 +59,8 @@ class Golden:
         return {"path": str(self.path), "n": self.n, "blind": list(self.blind)}
 
     def __str__(self) -> str:
-        text = (
-            f"{self.path}: golden pack of {self.n} images; pocketvision verify {self.path.with_suffix('')} replays it"
-        )
+        file = shlex.quote(str(self.path.with_suffix("")))
+        text = f"{self.path}: golden pack of {self.n} images; pocketvision verify {file} replays it"
         if not self.blind:
             return text
         return f"{text}. It cannot show: " + "; ".join(f"{name} ({FAULTS[name]})" for name in self.blind)

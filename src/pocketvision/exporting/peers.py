@@ -47,6 +47,7 @@ def write_peer(model: Model, peer: Peer, out: Path) -> str:
     """Write the weights of a classifier to ``out`` (safetensors) with ``peer``'s names; the Python that loads them.
 
     Padding, BatchNorm's epsilon and the number of classes are in that line; the preprocessing remains the caller's.
+    The file's own metadata has the line without the folder.
     Raises ExportError where ``peer`` has no such network.
     """
     import torch
@@ -60,7 +61,7 @@ def write_peer(model: Model, peer: Peer, out: Path) -> str:
         write_bytes(out, save(tensors, metadata=metadata))
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror}; choose another place") from None
-    return line
+    return loading_line(model.spec, peer, str(out))
 
 
 def loading_line(spec: ModelSpec, peer: Peer, file: str) -> str:
@@ -91,7 +92,7 @@ def loading_line(spec: ModelSpec, peer: Peer, file: str) -> str:
             eps = spec.backbone.bn_eps
             given["norm_layer"] = f"functools.partial(torch.nn.BatchNorm2d, eps={eps}, momentum=0.01)"
         made = f"torchvision.models.{name}({_listed(given)})"
-    loaded = f'safetensors.torch.load_file("{file}")'
+    loaded = f"safetensors.torch.load_file({json.dumps(file, ensure_ascii=False)})"
     if name.startswith("mnasnet") and peer == "torchvision":  # which wants the version of the layout
         loaded = f'type("State", (dict,), {{"_metadata": {{"": {{"version": 2}}}}}})({loaded})'
     modules = ["functools"] * ("functools" in made) + ["safetensors.torch"]
