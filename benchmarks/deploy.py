@@ -17,9 +17,10 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def latency(name: str, folder: Path) -> None:
         if "error" not in row
     }
     sessions = {kind: open_file(artifact) for kind, artifact in artifacts.items() if runtime_of(artifact)}
-    calls = {kind: lambda run=session: run(image) for kind, session in sessions.items()}
+    calls: dict[str, Callable[[], object]] = {kind: partial(run, image) for kind, run in sessions.items()}
     eager = open_any_model(stand_in(next(iter(artifacts.values())).spec))
     calls["torch"] = lambda: eager(image)
     if (other := peer(name, image.shape[1])) is not None:

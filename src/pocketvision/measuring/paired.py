@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,8 @@ def compare(first: str, one: Turns, second: str, other: Turns) -> Comparison:
             f"{len(common)} turns cannot tell two latencies apart; measure {5 * FEWEST} calls or more"
         )
     logs = np.array([np.log(b[turn] / a[turn]) for turn in common])
-    p = 1.0 if not logs.any() else float(wilcoxon(logs).pvalue)
+    tested: Any = wilcoxon(logs) if logs.any() else None
+    p = float(tested.pvalue) if tested else 1.0
     low, high = _interval(np.sort(logs))
     return Comparison(first, second, float(np.exp(np.median(logs))), (low, high), p, len(common))
 
