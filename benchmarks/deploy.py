@@ -84,7 +84,10 @@ def from_run(run: Path) -> Source:
     model, split = load_model(run).eval(), split_file(run)
     assert split is not None, run
     data = load_split(split)
-    return Source(run.name, "fine-tuned", model, data.val, data.classes, calibration_images(run, split, model))
+    weights = "fine-tuned" if model.rounding is None else "trained for int8, which is what they are for"
+    if model.rounding is not None:
+        model.rounding.on = True
+    return Source(run.name, weights, model, data.val, data.classes, calibration_images(run, split, model))
 
 
 def from_zoo(name: str, imagenet: Path, photos: Path) -> Source:
