@@ -186,3 +186,16 @@ def test_a_squeeze_that_is_switched_off(litert, model):
     (actual,) = litert.open_file(litert.convert(off, "scores", "int8", images))(images)
     (expected,) = outputs(off, "scores", images)
     assert np.mean((actual - expected) ** 2) / expected.var() < 0.1
+
+
+def test_what_a_head_reads_again_does_not_keep_the_whole_network_float(litert, segmenter):
+    from pocketvision.exporting import litert_file
+
+    content = litert.convert(segmenter, "logits")
+    file = litert_file.read(content)
+    graph = file.subgraphs[0]
+    made = [operator.outputs[0] for operator, _ in litert_file._convolutions(file)]
+    readers = [sum(index in operator.inputs for operator in graph.operators) for index in made]
+    tapped = litert_file.name_of(graph, made[readers.index(2)])  # by the next convolution and by the head
+    assert 0 < len(litert_file.beginning(content, [tapped], 3)) < len(graph.operators)
+    assert len(litert_file.beginning(content, [tapped], len(made))) > 3  # where the head too is near

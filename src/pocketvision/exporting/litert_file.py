@@ -150,19 +150,18 @@ def with_rounding(content: bytes, name: str, low: float, high: float) -> bytes:
 
 
 def beginning(content: bytes, harmful: Collection[str], most: int) -> list[str]:
-    """What the operators make from the first one to the last reader of a ``harmful`` tensor that is made by one of the
-    first ``most`` convolutions, or right after one."""
+    """What the operators make from the first one to the last reader of a ``harmful`` tensor, up to the ``most``
+    convolutions at the beginning: what is read again much later, by a head, is float to there and no further."""
     file = read(content)
     graph, convolutions, last = file.subgraphs[0], 0, -1
-    starts = [operator for operator, _ in _convolutions(file)]
-    for operator in graph.operators:
+    starts, harmed = [operator for operator, _ in _convolutions(file)], set[int]()
+    for place, operator in enumerate(graph.operators):
         convolutions += any(operator is start for start in starts)
         if convolutions > most:
             break
-        if any(name_of(graph, index) in harmful for index in operator.outputs):
-            made = set(operator.outputs)
-            readers = [place for place, other in enumerate(graph.operators) if made & set(other.inputs)]
-            last = max(readers, default=last)
+        if harmed & set(operator.inputs):
+            last = place
+        harmed |= {index for index in operator.outputs if name_of(graph, index) in harmful}
     return [name_of(graph, index) for operator in graph.operators[: last + 1] for index in operator.outputs]
 
 

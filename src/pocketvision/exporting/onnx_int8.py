@@ -121,15 +121,17 @@ def _ends(network: Network) -> list[str]:
 
 
 def _better_float(network: Network, errors: dict[str, float]) -> set[str]:
-    """The operators at the network's beginning up to the last reader of a tensor above the limit. What comes later is
-    left as it is: each change between float and bytes costs time."""
-    convolutions, last = 0, -1
-    for layer in network.layers:
+    """The operators at the network's beginning up to the last reader there of a tensor above the limit. What comes
+    later is left as it is: each change between float and bytes costs time."""
+    convolutions, last, harmed = 0, -1, set[str]()
+    for place, layer in enumerate(network.layers):
         convolutions += layer.kind == "conv"
         if convolutions > MOST_FLOAT:
             break
+        if harmed & set(layer.inputs):
+            last = place
         if max(errors.get(layer.linear, 0), errors.get(layer.output, 0)) > HARM_LIMIT:
-            last = max(place for place, reader in enumerate(network.layers) if layer.output in reader.inputs)
+            harmed.add(layer.output)
     return {layer.nodes[0].name for layer in network.layers[: last + 1]}
 
 
