@@ -12,15 +12,16 @@ from ..exporting.artifact import Artifact, files_of
 from ..exporting.contract import Form
 from ..exporting.golden import Golden, write_pack
 from ..exporting.litert_metadata import WITHOUT
-from ..exporting.targets import TARGETS, Precision, check_target, export_to, file_name, form_of
+from ..exporting.targets import TARGETS, Precision, check_packages, check_target, export_to, file_name, form_of
 from ..files import check_writable
 from ..measuring.latency import measure_sessions
 from ..measuring.parity import AnyParity, check_parity
 from ..measuring.runtimes import RUNTIMES, open_file, runtime_of
 from ..nn.model import Model
 from ..training.checkpoint import load_model
-from .handover import PLACES, Handed, check_place, hand_over, is_place
+from .handover import PLACES, Handed, check_network, check_place, hand_over, is_place
 from .int8 import Diagnosis, Patient, within_drop
+from .progress import tell
 from .qat import calibration_images
 from .source import export_checked, is_artifact, parity_images, resized, split_file, weights_file
 
@@ -119,17 +120,15 @@ def export(
     Raises ConfigurationError for an unknown format or outputs that the network has not, ExportError when a file does
     not compute what the model does.
     """
+    to = tuple(dict.fromkeys(to))
     _check(to, precision, outputs, golden or max_drop is not None)
     if max_drop is not None and (precision != "int8" or max_drop < 0):
         raise ConfigurationError(f"max_drop={max_drop:g} is for int8 (--int8), and at least 0 points")
-    if out is not None and len(to) > 1:
-        raise ConfigurationError(f"out={out} names one file, to={', '.join(to)} are {len(to)}; leave one of them out")
-    if is_artifact(source) or not Path(source).exists():
-        raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
+    _check_source(source, to, out)
     model, path, split = resized(load_model(source), imgsz), weights_file(source), split_file(source)
-    for name in to:
-        if not is_place(name):
-            form_of(name, model.spec.head, outputs)
+    stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
+    places = {name: out or path.with_name(file_name(stem, name, precision)) for name in to if not is_place(name)}
+    _check_all(to, places, model, precision, outputs)
     if golden:
         _check_images(source, split)
     calibrates = precision == "int8" and any(is_place(name) or TARGETS[name].calibrates for name in to)
@@ -137,13 +136,14 @@ def export(
     if model.rounding is not None:  # int8 is compared with what was trained for it
         model.rounding.on = precision == "int8"
     files = list[Exported | Handed]()
-    stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
     for name in to:
+        tell(f"{name}: converting")
         if is_place(name):
-            files.append(hand_over(name, model, source, out, stem=stem, precision=precision, images=images))
+            handed = hand_over(name, model, source, out, stem=stem, precision=precision, images=images)
+            files.append(handed)
+            tell(f"{name}: wrote {handed.path}")
             continue
-        place = _checked_place(out or path.with_name(file_name(stem, name, precision)), name)
-        diagnosis = None
+        place, diagnosis = places[name], None
         if max_drop is None or images is None or split is None:
             artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
         else:
@@ -153,12 +153,15 @@ def export(
         faster = speedup(artifact, model) if precision == "int8" else None
         pack = golden_pack(source, split, artifact) if golden else None
         files.append(Exported(artifact, parity, faster, pack, diagnosis))
+        tell(f"{name}: wrote {place}")
     return Export(tuple(files))
 
 
 def _check(to: Sequence[str], precision: Precision, outputs: Form | None, more: bool) -> None:
-    """Raises ConfigurationError for a target that is unknown or has not this precision; ``more``: see
+    """Raises ConfigurationError for no target, or one that is unknown or has not this precision; ``more``: see
     ``check_place``."""
+    if not to:
+        raise ConfigurationError(f"to is empty; name at least one of {', '.join((*TARGETS, *PLACES))}")
     for name in to:
         if is_place(name):
             check_place(name, precision, outputs, more)
@@ -168,17 +171,39 @@ def _check(to: Sequence[str], precision: Precision, outputs: Form | None, more: 
             raise ConfigurationError(f"a golden pack and max_drop need a runtime on this machine, which {name} has not")
 
 
-def _checked_place(place: Path, name: str) -> Path:
-    """``place``, if a file of the target can be written there: asked before minutes go by."""
-    suffix = Path(f"model{TARGETS[name].suffix}").suffix
-    if place.suffix != suffix:
+def _check_source(source: str | Path, to: Sequence[str], out: Path | None) -> None:
+    """Raises ConfigurationError for a source that cannot be exported, or to ``out``."""
+    if out is not None and len(to) > 1:
+        raise ConfigurationError(f"out={out} names one file, to={', '.join(to)} are {len(to)}; leave one of them out")
+    if is_artifact(source) or not Path(source).exists():
+        raise ConfigurationError(f"{source} is no run folder or weights file, which is what export takes")
+    if out is not None and out.resolve() in (weights_file(source).resolve(), Path(source).resolve()):
+        raise ConfigurationError(f"out={out} is what is exported, which would be lost; choose another place")
+
+
+def _check_all(
+    to: Sequence[str], places: dict[str, Path], model: Model, precision: Precision, outputs: Form | None
+) -> None:
+    """Whatever can be known before the first file is written: what the second lacks would show minutes later."""
+    for name in to:
+        if is_place(name):
+            check_network(name, model)
+        else:
+            form_of(name, model.spec.head, outputs)
+            check_packages(name, precision)
+            _check_writable(places[name], name)
+
+
+def _check_writable(place: Path, name: str) -> None:
+    """Raises ConfigurationError or ExportError where no file of the target can be written to ``place``."""
+    suffix = TARGETS[name].suffix  # ncnn's whole, because of OpenVINO's .bin
+    if place.name.removesuffix(suffix) in ("", place.name):
         raise ConfigurationError(f"{place} must end in {suffix}; nearest valid: {place.with_suffix(suffix)}")
     try:
         for file in () if place.is_dir() and name == "coreml" else files_of(place):
             check_writable(file)
     except OSError as error:
         raise ExportError(f"cannot write {place}: {error.strerror}; choose another place") from None
-    return place
 
 
 def why_unchecked(artifact: Artifact) -> str:

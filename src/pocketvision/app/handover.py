@@ -68,6 +68,14 @@ def check_place(name: Place, precision: Precision, outputs: Form | None, more: b
         raise ConfigurationError(f"{name} has neither golden pack nor max_drop; --to onnx has them of the same network")
 
 
+def check_network(name: Place, model: Model) -> None:
+    """Raises ExportError where ``name`` is a project that has no network like this one."""
+    if name == "timm" or name == "torchvision":
+        from ..exporting.peers import loading_line
+
+        loading_line(model.spec, name, "")
+
+
 def hand_over(
     name: Place,
     model: Model,

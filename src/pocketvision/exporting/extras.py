@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -16,9 +17,17 @@ def imported(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f'this needs {error.name}, which is not installed: pip install "pocketvision[{extra}]"'
-        ) from None
+        raise _missing(error.name or module, extra) from None
+
+
+def check_installed(module: str, extra: str) -> None:
+    """The same error, without the seconds that importing a module (of the highest level) takes."""
+    if find_spec(module) is None:
+        raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> ConfigurationError:
+    return ConfigurationError(f'this needs {module}, which is not installed: pip install "pocketvision[{extra}]"')
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from ..quant.choice import DEFAULT, Int8
 from ..spec.heads import FasterRCNNHead, Head, task_of
 from .artifact import Artifact
 from .contract import FORMS_OF, Form, check_form
+from .extras import check_installed
 
 Precision = Literal["float32", "float16", "int8"]
+ALL: tuple[Precision, ...] = get_args(Precision)
 
 
 # What only programs with operators for it can hold.
@@ -27,7 +29,8 @@ CANNOT: dict[Form, str] = {
 class Target:
     """A format: what its files are called (ncnn's not as OpenVINO's, whose weights have the same ending), with how many
     bits it can calculate, which forms its files cannot have, whether its int8 needs images to calibrate, and whether it
-    can be made in other ways than the default (``quant.choice.Int8``).
+    can be made in other ways than the default (``quant.choice.Int8``). ``needs``: modules of the extra of its name;
+    ``int8_needs``: further ones.
     """
 
     suffix: str
@@ -35,15 +38,17 @@ class Target:
     without: tuple[Form, ...] = ()
     calibrates: bool = True
     switches: bool = False
+    needs: tuple[str, ...] = ()
+    int8_needs: tuple[str, ...] = ()
 
 
 TARGETS = {
     "onnx": Target(".onnx", ("float32", "int8"), switches=True),
-    "litert": Target(".tflite", ("float32", "float16", "int8"), ("nms",)),
-    "executorch": Target(".pte", ("float32", "float16", "int8"), ("nms",)),
-    "openvino": Target(".xml", ("float32", "float16", "int8")),
-    "ncnn": Target(".ncnn.param", ("float32", "float16"), ("nms", "classes")),
-    "coreml": Target(".mlpackage", ("float32", "float16", "int8"), ("nms",), calibrates=False),
+    "litert": Target(".tflite", ALL, ("nms",), needs=("litert_torch", "ai_edge_litert", "ai_edge_quantizer")),
+    "executorch": Target(".pte", ALL, ("nms",), needs=("executorch",), int8_needs=("torchao",)),
+    "openvino": Target(".xml", ALL, needs=("openvino",), int8_needs=("nncf",)),
+    "ncnn": Target(".ncnn.param", ("float32", "float16"), ("nms", "classes"), needs=("pnnx",)),
+    "coreml": Target(".mlpackage", ALL, ("nms",), calibrates=False, needs=("coremltools",)),
 }
 
 
@@ -56,6 +61,13 @@ def check_target(name: str, precision: Precision) -> Target:
         valid = ", ".join(target.precisions)
         raise ConfigurationError(f"{name} has no {precision} export; valid: {valid}")
     return target
+
+
+def check_packages(name: str, precision: Precision) -> None:
+    """Raises ConfigurationError, with the line that installs it, where a package that a target needs is missing."""
+    target = TARGETS[name]
+    for module in target.needs + (target.int8_needs if precision == "int8" else ()):
+        check_installed(module, name)
 
 
 def form_of(name: str, head: Head, form: Form | None) -> Form:
