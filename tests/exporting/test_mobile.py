@@ -199,3 +199,11 @@ def test_what_a_head_reads_again_does_not_keep_the_whole_network_float(litert, s
     tapped = litert_file.name_of(graph, made[readers.index(2)])  # by the next convolution and by the head
     assert 0 < len(litert_file.beginning(content, [tapped], 3)) < len(graph.operators)
     assert len(litert_file.beginning(content, [tapped], len(made))) > 3  # where the head too is near
+
+
+def test_int8_boxes(litert, detector):
+    images = pictures(detector, 4)
+    boxes, scores = litert.open_file(litert.convert(detector, "dense", "int8", images))(images)
+    expected_boxes, expected_scores = outputs(detector, "dense", images)
+    assert np.mean((scores - expected_scores) ** 2) < 0.1 * expected_scores.var()
+    assert np.mean((boxes - expected_boxes) ** 2) < 0.1 * expected_boxes.var()

@@ -92,7 +92,7 @@ def observe(content: bytes, images: np.ndarray, zero: int) -> dict[str, Tensor]:
             interpreter.set_tensor(image["index"], one[None].astype(np.float32) - zero)
             interpreter.invoke()
             for each in details:
-                values = np.moveaxis(interpreter.get_tensor(each["index"]), -1, 1)
+                values = np.moveaxis(np.atleast_2d(interpreter.get_tensor(each["index"])), -1, 1)  # anchors: one axis
                 (found[each["name"]].count if second else found[each["name"]].extend)(values)
     tensors = dict[str, Tensor]()
     for each in details:
