@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _pool = list[int]()  # of how many threads ExecuTorch's pool is, once it is known
 EXTRA = "executorch"
+_CONVOLUTION = "aten.convolution.default"
 
 
 def export(
@@ -63,7 +64,8 @@ def convert(model: Model, form: Form, precision: str = "float32", calibration: n
                 assert calibration is not None
                 module = executorch_int8.quantize(module, image, calibration)
             program = torch.export.export(module, (image,))
-            edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
+            with _half_weights():
+                edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
             return edge.to_executorch().buffer
         except (RuntimeError, ValueError, NotImplementedError) as error:
             cause = str(error).strip().partition("\n")[0]
@@ -106,6 +108,24 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
         return [np.concatenate(each) for each in zip(*answers, strict=True)]
 
     return run
+
+
+@contextmanager
+def _half_weights() -> Iterator[None]:
+    """ExecuTorch writes weights of linear layers as they are, but those of convolutions as float32, although XNNPACK
+    takes both (ExecuTorch 1.5, operators/op_conv2d.py): a float16 file was as large as the float32 one."""
+    visitors = imported("executorch.backends.xnnpack.operators.node_visitor", EXTRA)._node_visitor_dict
+    before = visitors[_CONVOLUTION]
+
+    class Convolution(before):
+        def define_tensor(self, *args: Any, force_fp32: bool = False, **options: Any) -> None:
+            super().define_tensor(*args, **options)
+
+    visitors[_CONVOLUTION] = Convolution
+    try:
+        yield
+    finally:
+        visitors[_CONVOLUTION] = before
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from .extras import imported
 
 EXTRA = "executorch"
 LEAST_RANGE = 1e-3  # of a tensor that is always 0
+MOST_BIAS = 2**30  # a bias is a 32-bit number of steps
 TRIALS = 8  # images on which ranges are tried
 MOST_ROWS = 3  # of the backbone that may stay float
+_WITH_WEIGHTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _ROW = re.compile(r"backbone\.rows\.(\d+)")
 
 
@@ -34,7 +37,8 @@ def quantize(module: nn.Module, image: Tensor, calibration: np.ndarray) -> nn.Mo
     observers = {names[0]: observer for observer, names in observed.items()}
     images = [torch.from_numpy(np.array(one[None], order="C")) for one in calibration]
     trials = images[:: max(1, len(images) // TRIALS)][:TRIALS]
-    options = {name: _options(seen) for name, seen in _seen(prepared, observers, images).items()}
+    seen = _seen(prepared, observers, images)
+    options = {name: _options(each) for name, each in seen.items()}
     with _replaced(observers, dict.fromkeys(observers, _same)):
         truth = _outputs(prepared, trials)
 
@@ -49,6 +53,8 @@ def quantize(module: nn.Module, image: Tensor, calibration: np.ndarray) -> nn.Mo
         observed = _observed(prepared)
     for observer, names in observed.items():
         _fix(observer, *next(ranges[name] for name in names if name in ranges))
+    means = {name: seen[names[0]].channel_mean for names in observed.values() for name in names}
+    _fix_weights(prepared, means)
     return imported("torchao.quantization.pt2e.quantize_pt2e", EXTRA).convert_pt2e(prepared)
 
 
@@ -133,6 +139,34 @@ def _fix(observer: Any, low: float, high: float) -> None:
     step, zero = _step(low, high)
     said = torch.tensor([step]), torch.tensor([zero], dtype=torch.int64)
     observer.calculate_qparams = lambda: said
+
+
+@torch.no_grad()
+def _fix_weights(prepared: Any, means: Mapping[str, np.ndarray]) -> None:
+    """Steps for the weights of convolutions and linear layers, and biases that make up for their rounding.
+
+    ``means``: of each channel of the tensors that they read.
+    XNNPACK's quantiser has no steps below 2**-12, which leaves a weight of 0.01 forty values. Here they are as small as
+    the weights want it; only the bias, whose step is that of the input times that of the weights, has to fit into 32
+    bits. In a squeeze-and-excite that a training has switched off it did not, and the channel said the opposite.
+    """
+    for node in prepared.graph.nodes:
+        if node.target not in _WITH_WEIGHTS or node.args[1].op != "call_module":  # none, or they stay float
+            continue
+        image, kernel = node.args[:2]
+        observer = prepared.get_submodule(kernel.target)
+        bias = torch.zeros(1)
+        if len(node.args) > 2 and node.args[2] is not None:
+            bias = operator.attrgetter(node.args[2].target)(prepared)
+        step = prepared.get_submodule(image.target).calculate_qparams()[0]
+        observer.eps = torch.maximum(bias.abs() / MOST_BIAS / step, torch.tensor(1e-12))
+        steps, zeros = observer.calculate_qparams()
+        weights = operator.attrgetter(kernel.args[0].target)(prepared)
+        added = torch.fake_quantize_per_channel_affine(weights, steps, zeros.int(), 0, -127, 127) - weights
+        added = added.reshape(*added.shape[:2], -1).sum(2)
+        mean = torch.from_numpy(means[image.args[0].name]).float().reshape(-1, added.shape[1])  # a row for each group
+        if len(bias) == len(added):
+            bias -= (added * mean.repeat_interleave(len(added) // len(mean), 0)).sum(1)
 
 
 @torch.no_grad()
