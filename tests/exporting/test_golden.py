@@ -182,6 +182,28 @@ def test_logits_with_channels_first_and_last():
         assert decide([values], manifest, {}) == {"shares": {"a": 0.5, "c": 0.5}}
 
 
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda m: m.update(images=5), "images is 5, no list of some"),
+        (lambda m: m.update(images=[]), "images is \\[\\], no list of some"),
+        (lambda m: m["images"][0].pop("outputs"), "'outputs' is missing"),
+        (lambda m: m["contract"].pop("outputs"), "'outputs' is missing"),
+        (lambda m: m.update(tolerances={}), "'decoded' is missing"),
+        (lambda m: m["contract"]["preprocessing"].pop("steps"), "'steps' is missing"),
+        (lambda m: m["contract"]["preprocessing"].update(steps=[]), "not enough values"),
+        (lambda m: m["images"][1]["decision"].update(label="unheard"), "'unheard' is none of the labels"),
+        (lambda m: m.update(labels=None), "labels is None"),
+    ],
+)
+def test_a_manifest_of_wrong_content_is_one_line(packs, tmp_path, change, cause):
+    manifest = json.loads((packs["classify"][1].folder / "manifest.json").read_text())
+    change(manifest)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PackError, match=f"manifest.json is no manifest of a golden pack \\(.*{cause}"):
+        Pack(tmp_path)
+
+
 def test_bad_packs(packs, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(packs["classify"][1].folder, folder)

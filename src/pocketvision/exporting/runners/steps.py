@@ -47,11 +47,12 @@ class Pack:
             self.contract: dict[str, Any] = self.manifest["contract"]
             self.tolerances: dict[str, Any] = self.manifest["tolerances"]
             self.labels: list[str] = self.manifest["labels"]
-            self.manifest["artifact"]["sha256"]
             if self.manifest["golden"] != 1:
                 raise ValueError(f"version {self.manifest['golden']}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PackError(f"{folder / 'manifest.json'} is no manifest of a golden pack ({error}); {AGAIN}") from None
+            _check(self.manifest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            cause = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise PackError(f"{folder / 'manifest.json'} is no manifest of a golden pack ({cause}); {AGAIN}") from None
 
     def bytes_of(self, file: dict[str, Any]) -> bytes:
         """A file that the manifest names. Raises PackError where it is missing or another one."""
@@ -95,6 +96,40 @@ class Pack:
         if image["decision"] is not None:
             stages["decision"] = image["decision"]
         return stages
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Raises KeyError, TypeError, AttributeError or ValueError for a manifest without what is read of it later."""
+    _has(manifest["artifact"], "file", "sha256")
+    _has(manifest, "form", "size")
+    _has(manifest["tolerances"], *STAGES)
+    contract, labels = manifest["contract"], manifest["labels"]
+    _has(contract["input"], "layout", "dtype")
+    resize, *_, normalise = contract["preprocessing"]["steps"]
+    _has(resize, "filter")
+    _has(normalise, "mean", "std", "scale")
+    for name, each in (("images", manifest["images"]), ("outputs", contract["outputs"]), ("labels", labels)):
+        if not isinstance(each, list) or not each:
+            raise ValueError(f"{name} is {each!r}, no list of some")
+    for output in contract["outputs"]:
+        _has(output, "name", "dtype", "layout", "shape")
+    if manifest["form"] in ("nms", "dense"):
+        _has(manifest["selection"], "min_score")
+        _has(manifest["tolerances"]["decision"], "score", "iou")
+    for image in manifest["images"]:
+        _has(image, "width", "height", "decision")
+        for file in (image, image["resized"], image["normalised"], image["outputs"]):
+            _has(file, "file", "sha256")
+        told = image["decision"] or {}
+        named = [*([told["label"]] if "label" in told else []), *told.get("shares", {})]
+        for label in named + [box["label"] for box in told.get("boxes", [])]:
+            if label not in labels:
+                raise ValueError(f"{label!r} is none of the labels")
+
+
+def _has(part: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        part[name]
 
 
 def read_pixels(path: Path) -> np.ndarray:
