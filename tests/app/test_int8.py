@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pocketvision.app import int8
@@ -12,7 +13,7 @@ from pocketvision.app.cli import app
 from pocketvision.app.deploy import export
 from pocketvision.app.options import TrainOptions
 from pocketvision.app.qat import train_for_int8
-from pocketvision.errors import ConfigurationError
+from pocketvision.errors import ConfigurationError, ExportError
 from pocketvision.exporting.artifact import Artifact
 from pocketvision.nn.model import Model
 from pocketvision.quant.choice import Int8
@@ -75,6 +76,32 @@ def test_the_doctor_tries_everything_and_says_that_it_is_not_enough(
     assert tried[3] == "ranges of the least squared error, biases corrected"
     assert tried[-1] == "a short training for int8" and len(tried) >= 8
     assert (tmp_path / "best.onnx").is_file()
+
+
+def test_a_remedy_that_fails_is_a_skipped_step(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def export_or_fail(patient: int8.Patient, model: Model, how: Int8, out: Path) -> Artifact:
+        if out.stem == "1":
+            return Artifact.load(shutil.copy(out.with_name("float32.onnx"), out))
+        raise ExportError("no such operator")
+
+    monkeypatch.setattr(int8.Patient, "export", export_or_fail)
+    monkeypatch.setattr(int8, "_tried", lambda remedy, *_: int8.Step(remedy, 0.5, 5.0, 1.0, 2.0))
+    monkeypatch.setattr(int8, "_trained", lambda patient: patient.model)
+    out = tmp_path / "best.onnx"
+    patient = int8.Patient(load_model(run), run, run / "split.json", "onnx", None, np.zeros((2, 32, 32, 3), np.uint8))
+    _, parity, diagnosis = int8.within_drop(patient, 1.0, out)
+    assert diagnosis.chosen.remedy == "ranges without the outermost 0.01%" and parity.n > 0
+    assert str(diagnosis.steps[0]) == "  ranges of everything seen: skipped, no such operator"
+    assert "ranges without the outermost 0.01%, biases corrected" in [step.remedy for step in diagnosis.steps]
+    assert not diagnosis.met and Artifact.load(out).format == "onnx"
+    monkeypatch.setattr(int8, "check_parity", ruined)
+    with pytest.raises(ExportError, match="is ruined"):  # and the good file is still there
+        int8.within_drop(patient, 1.0, tmp_path / "other.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["best.onnx"]
+
+
+def ruined(artifact: Artifact, *_: object) -> None:
+    raise ExportError(f"{artifact.path} is ruined")
 
 
 def test_a_limit_without_int8_is_refused(run: Path):

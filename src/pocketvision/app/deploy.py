@@ -15,15 +15,16 @@ from ..exporting.litert_metadata import WITHOUT
 from ..exporting.targets import TARGETS, Precision, check_packages, check_target, export_to, file_name, form_of
 from ..files import check_writable
 from ..measuring.latency import measure_sessions
-from ..measuring.parity import AnyParity, check_parity
+from ..measuring.parity import AnyParity
 from ..measuring.runtimes import RUNTIMES, open_file, runtime_of
 from ..nn.model import Model
+from ..quant.qat import check_network as check_network_int8
 from ..training.checkpoint import load_model
 from .handover import PLACES, Handed, check_network, check_place, hand_over, is_place
 from .int8 import Diagnosis, Patient, within_drop
 from .progress import tell
 from .qat import calibration_images
-from .source import export_checked, is_artifact, parity_images, resized, split_file, weights_file
+from .source import export_checked, is_artifact, resized, split_file, weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,12 @@ def export(
     model, path, split = resized(load_model(source), imgsz), weights_file(source), split_file(source)
     stem = path.stem if imgsz is None else f"{path.stem}-{imgsz}"
     places = {name: out or path.with_name(file_name(stem, name, precision)) for name in to if not is_place(name)}
+    if max_drop is not None:
+        check_network_int8(model)
     _check_all(to, places, model, precision, outputs)
     if golden:
         _check_images(source, split)
-    calibrates = precision == "int8" and any(is_place(name) or TARGETS[name].calibrates for name in to)
-    images = calibration_images(source, split, model) if calibrates else None
+    images = calibration_images(source, split, model) if precision == "int8" and _calibrates(to) else None
     if model.rounding is not None:  # int8 is compared with what was trained for it
         model.rounding.on = precision == "int8"
     files = list[Exported | Handed]()
@@ -148,8 +150,7 @@ def export(
             artifact, parity = export_checked(model, place, split, outputs, (name, precision, images))
         else:
             patient = Patient(model, Path(source), split, name, outputs, images)
-            artifact, diagnosis = within_drop(patient, max_drop, place)
-            parity = check_parity(artifact, model, parity_images(split, artifact))
+            artifact, parity, diagnosis = within_drop(patient, max_drop, place)
         faster = speedup(artifact, model) if precision == "int8" else None
         pack = golden_pack(source, split, artifact) if golden else None
         files.append(Exported(artifact, parity, faster, pack, diagnosis))
@@ -169,6 +170,10 @@ def _check(to: Sequence[str], precision: Precision, outputs: Form | None, more: 
             raise ConfigurationError(f"export format {name!r} is unknown; {nearest(name, (*TARGETS, *PLACES))}")
         elif not check_target(name, precision).calibrates and more:
             raise ConfigurationError(f"a golden pack and max_drop need a runtime on this machine, which {name} has not")
+
+
+def _calibrates(to: Sequence[str]) -> bool:
+    return any(is_place(name) or TARGETS[name].calibrates for name in to)
 
 
 def _check_source(source: str | Path, to: Sequence[str], out: Path | None) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..data.sources import Dataset, load_split
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ExportError, PocketvisionError
 from ..exporting.artifact import Artifact, rename
 from ..exporting.contract import Form
 from ..exporting.targets import TARGETS, export_to
 from ..measuring.latency import measure_sessions
+from ..measuring.parity import AnyParity, check_parity
 from ..measuring.runtimes import open_file, runtime_of
 from ..nn.fold import fold
 from ..nn.model import Model
@@ -26,7 +27,7 @@ from .accuracy import accuracy_of
 from .options import TrainOptions
 from .progress import tell
 from .qat import train_for_int8
-from .source import resized
+from .source import parity_images, resized
 
 LOOKED_AT = 32  # images
 TOLD = 8  # findings
@@ -104,11 +105,12 @@ class Patient:
         return export_to(self.target, model, out, precision="int8", form=form, calibration=images, how=how)
 
 
-def within_drop(patient: Patient, max_drop: float, out: Path) -> tuple[Artifact, Diagnosis]:
+def within_drop(patient: Patient, max_drop: float, out: Path) -> tuple[Artifact, AnyParity, Diagnosis]:
     """An int8 file at ``out`` that loses at most ``max_drop`` points on the run's validation images, by the cheapest
-    remedy that is enough; where none is, the one that loses least.
+    remedy that is enough; where none is, the one that loses least. It appears only when its parity is checked.
 
-    Raises ConfigurationError where the target's runtime is not installed or the run has no validation images.
+    Raises ConfigurationError where the target's runtime is not installed or the run has no validation images,
+    ExportError where no remedy gives a file or the file does not compute what the model does.
     """
     data = load_split(patient.split)
     if not data.val:
@@ -129,19 +131,30 @@ def within_drop(patient: Patient, max_drop: float, out: Path) -> tuple[Artifact,
         findings = sensitivity(patient.model, patient.images[:LOOKED_AT])[:TOLD]
         steps, files = list[Step](), dict[str, Artifact]()
         for number, (remedy, make) in enumerate(_remedies(patient, steps)):
-            file = make(Path(folder) / f"{number}{out.suffix}")
-            steps.append(_tried(remedy, file, float32, data, result.value) if isinstance(file, Artifact) else file)
+            try:
+                file = make(Path(folder) / f"{number}{out.suffix}")
+                steps.append(_tried(remedy, file, float32, data, result.value) if isinstance(file, Artifact) else file)
+                if isinstance(file, Artifact):
+                    files[remedy] = file
+            except PocketvisionError as error:  # what the others found is not lost
+                steps.append(Step(remedy, skipped=str(error)))
             tell(str(steps[-1]).strip())
-            if isinstance(file, Artifact):
-                files[remedy] = file
             if steps[-1].drop is not None and steps[-1].drop <= max_drop + 1e-9:
                 break
-        chosen = min((step for step in steps if step.drop is not None), key=lambda step: (step.drop, step.ms))
-        assert chosen.drop is not None
-        rename(files[chosen.remedy].path, out)
+        chosen = min(_done(steps), key=lambda step: (step.drop, step.ms), default=None)
+        if chosen is None or chosen.drop is None:
+            reasons = "; ".join(f"{step.remedy}: {step.skipped}" for step in steps)
+            raise ExportError(f"no int8 file of {patient.source} came about: {reasons}; leave --int8 out")
+        checked = files[chosen.remedy]
+        parity = check_parity(checked, patient.model, parity_images(patient.split, checked))
+        rename(checked.path, out)
     met = chosen.drop <= max_drop + 1e-9
     figures = result.metric, result.value, len(data.val), max_drop
-    return Artifact.load(out), Diagnosis(*figures, tuple(findings), tuple(steps), chosen, met)
+    return Artifact.load(out), parity, Diagnosis(*figures, tuple(findings), tuple(steps), chosen, met)
+
+
+def _done(steps: list[Step]) -> list[Step]:
+    return [step for step in steps if step.drop is not None]
 
 
 def _tried(remedy: str, file: Artifact, float32: Artifact, data: Dataset, before: float) -> Step:
@@ -171,8 +184,9 @@ def _remedies(patient: Patient, steps: list[Step]) -> Iterator[tuple[str, Make]]
     if TARGETS[patient.target].switches:
         for remedy, how in tried.items():
             yield remedy, exporting(how)
-        best = min(steps, key=lambda step: step.drop or 0).remedy
-        yield f"{best}, biases corrected", exporting(replace(tried[best], correct_bias=True))
+        if done := _done(steps):
+            best = min(done, key=lambda step: step.drop or 0).remedy
+            yield f"{best}, biases corrected", exporting(replace(tried[best], correct_bias=True))
         yield "ranges that harm the outputs least", exporting(Int8(beginning=0))
         yield "the beginning stays float, where it harms", exporting(DEFAULT)
     else:

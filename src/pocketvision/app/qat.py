@@ -9,7 +9,7 @@ from ..data.sources import load_split
 from ..data.transforms import load_prepared
 from ..errors import ConfigurationError
 from ..nn.model import Model
-from ..quant.qat import prepare
+from ..quant.qat import check_network, prepare
 from ..quant.qat import recipe as short_recipe
 from ..tasks.named import task_named
 from ..training.checkpoint import create_run, load_model
@@ -34,6 +34,7 @@ def train_for_int8(source: str | Path, options: TrainOptions = TrainOptions()) -
         raise ConfigurationError(f"{source} is no run folder or weights file of a run, which is what --qat takes")
     options.check()
     model, split = load_model(source), split_file(source)
+    check_network(model)
     images = calibration_images(source, split, model)
     assert split is not None
     dataset, task = load_split(split), task_named(load_split(split).task)

@@ -41,11 +41,19 @@ def prepare(model: Model, images: np.ndarray) -> Model:
     MobileOne's branches are merged first: they are never what is rounded.
     Raises ConfigurationError for Faster R-CNN, whose second stage is not made of these operators.
     """
-    if isinstance(model.head, FasterRCNN):
-        raise ConfigurationError("Faster R-CNN cannot train for int8; use SSDLite, or keep this network in float")
+    check_network(model)
     result = without_branches(model)
     result.rounding = Rounding(calibrated(Watched(result, images)).ranges, on=True)
     return result
+
+
+def check_network(model: Model) -> None:
+    """Raises ConfigurationError for Faster R-CNN, whose roundings can neither be trained nor looked at one by one."""
+    if isinstance(model.head, FasterRCNN):
+        raise ConfigurationError(
+            "Faster R-CNN can neither train for int8 nor be asked what int8 loses (--max-drop); use SSDLite, leave "
+            "--max-drop out, or keep this network in float"
+        )
 
 
 def recipe(images: int, classes: int) -> Recipe:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..nn.model import Model
 from ..nn.rounding import watched, whole_steps
 from .choice import output_error
-from .qat import Watched, without_branches
+from .qat import Watched, check_network, without_branches
 
 SPREAD = 8.0  # a channel's range as a share of the tensor's, below which few of the 256 values are left for it
 WORTH_TELLING = 1e-4  # error of the outputs, as a share of their variance, below which nothing is said
@@ -41,8 +41,9 @@ def sensitivity(model: Model, images: np.ndarray, *, least: float = WORTH_TELLIN
     """Every activation (with the range of everything seen) and every layer's weights of ``model`` that alone change its
     outputs on ``images`` (uint8 [N, S, S, 3]), the worst first.
 
-    Those below ``least`` are left out.
+    Those below ``least`` are left out. Raises ConfigurationError for Faster R-CNN.
     """
+    check_network(model)
     network = Watched(without_branches(model), images)
     spreads = _spreads(network)
     weighted = [name for name in network.labels if name.startswith(("conv", "linear"))]
