@@ -19,6 +19,7 @@ from pocketvision.nn.load import load_model, save_model
 from pocketvision.nn.model import Model, build
 from pocketvision.nn.rounding import Rounding, rounded, watched, whole_steps
 from pocketvision.quant import qat
+from pocketvision.quant.sensitivity import sensitivity
 from pocketvision.spec.heads import ClassifierHead
 from pocketvision.spec.model import BackboneSpec, ModelSpec, Preprocessing
 from pocketvision.spec.rows import MobileOneBlock
@@ -153,8 +154,9 @@ def test_faster_rcnn_is_refused(images: np.ndarray):
     from pocketvision.spec.faster_rcnn import with_faster_rcnn
 
     spec = with_faster_rcnn(model_spec("mobilenet_v3_large"), ("ant", "bee"))
-    with pytest.raises(ConfigurationError, match="SSDLite"):
-        qat.prepare(build(spec).eval(), images)
+    for refuses in (qat.prepare, sensitivity):
+        with pytest.raises(ConfigurationError, match="SSDLite"):
+            refuses(build(spec).eval(), images)
 
 
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(model: Model, images: np.ndarray, tmp_path: Path):
