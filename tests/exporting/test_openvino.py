@@ -1,11 +1,13 @@
 """What only OpenVINO's files have; what they compute stands in test_mobile.py."""
 
+import copy
 import importlib
 import re
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from pocketvision.errors import ConfigurationError, ExportError
 from pocketvision.exporting.artifact import Artifact
@@ -52,6 +54,23 @@ def test_int8_takes_bytes_and_gives_float(model):
     (image,) = compiled.inputs
     assert (image.get_names(), image.element_type.to_string(), list(image.shape)) == ({"image"}, "u8", [1, 32, 32, 3])
     assert [output.get_names() for output in compiled.outputs] == [{"scores"}]
+
+
+def test_a_dead_channel_of_huge_weights(model):
+    """It leaves the other channels their steps, which nncf makes as large as a hundredth of the largest one's."""
+    dead = copy.deepcopy(model)
+    block = dead.backbone.rows[1]
+    with torch.no_grad():
+        block.expand.bn.weight[0], block.expand.bn.bias[0] = 0, -1  # ReLU makes 0 of it
+        block.depthwise.conv.weight[0] *= 1000
+    graph = openvino.Core().read_model(*exporter.convert(dead, "scores", "int8", images(dead, 4)))
+    (weights,) = (
+        node.data
+        for node in graph.get_ordered_ops()
+        if node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == [16, 1, 1, 5, 5]
+    )
+    assert weights.dtype == np.int8
+    np.testing.assert_array_equal(np.abs(weights).max((1, 2, 3, 4)), 127)
 
 
 def test_files_are_lean(model):
