@@ -240,3 +240,13 @@ def test_int8_boxes(litert, detector):
     expected_boxes, expected_scores = outputs(detector, "dense", images)
     assert np.mean((scores - expected_scores) ** 2) < 0.1 * expected_scores.var()
     assert np.mean((boxes - expected_boxes) ** 2) < 0.1 * expected_boxes.var()
+
+
+def test_one_pool_of_threads_for_a_process(model):
+    pytest.importorskip("executorch")
+    from pocketvision.exporting import executorch
+
+    content = executorch.convert(model, "scores")
+    executorch.open_file(content, 1)
+    with pytest.raises(ConfigurationError, match="ExecuTorch has 1 threads for this whole process, not 2"):
+        executorch.open_file(content, 2)

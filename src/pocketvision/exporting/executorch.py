@@ -24,7 +24,7 @@ from .extras import imported
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_pool = list[int]()  # of how many threads ExecuTorch's pool is, once it is known
+_pool = list[int]()  # of how many threads ExecuTorch's pool is, once a file is open
 EXTRA = "executorch"
 _CONVOLUTION = "aten.convolution.default"
 
@@ -84,13 +84,22 @@ class _Loaded:
 def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[np.ndarray]]:
     """uint8 images [N, S, S, 3] -> the outputs of a file, in its order; images go through one by one.
 
-    ExecuTorch has one pool of threads for the whole process, which takes all cores unless told: it is set before a call
-    where the one before had another number.
-    Raises ConfigurationError where executorch is not installed, ExportError for a file that it cannot load.
+    ExecuTorch has one pool of threads for the whole process, which takes all cores unless told. It is set before the
+    first file is loaded and stays: replaced later, programs hang or crash, even those that are loaded afterwards.
+    Raises ConfigurationError where executorch is not installed, or for another number of threads than the first file
+    had; ExportError for a file that it cannot load.
     """
     with _quiet():
         portable_lib = imported("executorch.extension.pybindings.portable_lib", EXTRA)
         runtime = imported("executorch.runtime", EXTRA).Runtime.get()
+        if not _pool:
+            portable_lib._unsafe_reset_threadpool(threads)
+            _pool.append(threads)
+        if _pool != [threads]:
+            raise ConfigurationError(
+                f"ExecuTorch has {_pool[0]} threads for this whole process, not {threads}; ask for as many, or start "
+                "another process"
+            )
         try:
             program = runtime.load_program(content)
             loaded = _Loaded(content, program, program.load_method("forward"))
@@ -98,9 +107,6 @@ def open_file(content: bytes, threads: int = 1) -> Callable[[np.ndarray], list[n
             raise ExportError(f"ExecuTorch cannot load the file: {error}; export the model again") from None
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        if _pool != [threads]:
-            portable_lib._unsafe_reset_threadpool(threads)
-            _pool[:] = [threads]
         answers = list[list[np.ndarray]]()
         for one in images:
             pixels = torch.from_numpy(np.array(one[None], order="C"))  # writable and contiguous
